@@ -1,0 +1,1 @@
+"""Cost of the methods against plain SGD."""

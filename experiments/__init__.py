@@ -1,0 +1,1 @@
+"""Scripts that run the methods on data."""

@@ -1,0 +1,1 @@
+"""Learning from long-tailed and noisily labelled data in JAX."""

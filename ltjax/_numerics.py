@@ -1,0 +1,25 @@
+"""Small numerical helpers shared by the methods."""
+
+import jax
+import jax.numpy as jnp
+
+EPS = 1e-12
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """``x`` in its own floating dtype, or in float32 where that is narrower."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``x / y``, and 0 (with zero gradients) where ``y`` is 0."""
+    zero = y == 0
+    return jnp.where(zero, jnp.zeros_like(x), x / jnp.where(zero, jnp.ones_like(y), y))
+
+
+def safe_norm(x: jax.Array, axis: int = -1, *, keepdims: bool = False) -> jax.Array:
+    """Euclidean norm along ``axis`` whose gradient at 0 is 0 instead of NaN."""
+    squares = jnp.sum(x * x, axis=axis, keepdims=keepdims)
+    zero = squares == 0
+    root = jnp.sqrt(jnp.where(zero, jnp.ones_like(squares), squares))
+    return jnp.where(zero, jnp.zeros_like(squares), root)

@@ -1,0 +1,1 @@
+"""Splits, noise, meta sets and samplers (NumPy in, NumPy out)."""

@@ -1,0 +1,1 @@
+"""Classifier heads and post-hoc adjustment of their outputs."""

@@ -1,0 +1,1 @@
+"""Evaluation and geometry of features (NumPy in, NumPy out)."""

@@ -1,0 +1,23 @@
+"""Eight virtual devices, strict promotion, and a switch for float64."""
+
+import os
+
+import jax
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Silent broadcasting and dtype promotion are errors."""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """Float64 within one test; the library itself never enables it."""
+    with jax.enable_x64(True):
+        yield
