@@ -1,0 +1,183 @@
+"""ABSGD: attentional biased stochastic gradient descent."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ltjax import _validate
+from ltjax._numerics import at_least_float32
+from ltjax.transforms._weighting import Weighting, effective_size, state_dtype
+
+
+class AbsgdState(NamedTuple):
+    """State of `absgd`."""
+
+    step: jax.Array  # shape=(), int32; steps taken
+    log_u: jax.Array  # shape=(), float; logarithm of the running mean, -inf at first
+    effective_size: jax.Array  # shape=(), float; of the last batch's weights
+
+
+def absgd_weights(
+    losses: jax.Array,
+    log_u: jax.Array,
+    *,
+    temperature: float | jax.Array,
+    gamma: float | jax.Array = 0.9,
+    alpha: float | jax.Array = 1.0,
+    step: int | jax.Array = 1,
+    bias_correction: bool = True,
+) -> tuple[jax.Array, jax.Array]:
+    r"""Weights from an exponential of the loss, and the new logarithm of their scale.
+
+    .. math::
+
+        u \leftarrow (1 - \gamma)\, u
+            + \gamma \alpha\, \tfrac{1}{B} \sum_i e^{\ell_i / \lambda}, \qquad
+        w_i = e^{\ell_i / \lambda} / u
+
+    Everything is computed from :math:`\log u`, so that no finite loss overflows. No
+    gradient flows through the weights.
+
+    Args:
+      losses: losses, ``[B]`` or any other shape, finite.
+      log_u: scalar, the logarithm of u; ``-inf`` before the first step.
+      temperature: lambda, not 0. Positive: hard examples count more (class
+        imbalance); negative: they count less (label noise).
+      gamma: step of the running mean u, in (0, 1]; 1 looks at this batch alone.
+      alpha: scale of u, positive; the weights' mean is 1/alpha in steady state.
+      step: number of this step, counted from 1.
+      bias_correction: divide u by ``1 - (1 - gamma)^step``.
+
+    Returns:
+      ``(weights, log_u)``: weights of the losses' shape in at least float32, where 1
+      is the weight that plain SGD gives; the new ``log_u``.
+
+    Examples:
+      >>> w, log_u = ltjax.absgd_weights(
+      ...     jnp.array([0.0, 1.0]), -jnp.inf, temperature=1.0)
+      >>> print(w)
+      [0.538 1.462]
+    """
+    _validate.array("losses", losses, kind="floating")
+    log_u = jnp.asarray(log_u)
+    dtype = jnp.promote_types(at_least_float32(losses).dtype, log_u.dtype)
+    gamma, alpha, temperature = (
+        jnp.asarray(x, dtype) for x in (gamma, alpha, temperature)
+    )
+    scaled = jax.lax.stop_gradient(losses.astype(dtype)) / temperature
+    log_mean = jax.nn.logsumexp(scaled) - jnp.log(jnp.asarray(losses.size, dtype))
+    log_u = jnp.logaddexp(
+        jnp.log1p(-gamma) + log_u.astype(dtype),
+        jnp.log(gamma) + jnp.log(alpha) + log_mean,
+    )
+    scale = log_u
+    if bias_correction:
+        scale = log_u - jnp.log1p(-((1 - gamma) ** jnp.asarray(step, dtype)))
+    return jnp.exp(scaled - scale), log_u
+
+
+def absgd(
+    temperature: float | jax.Array | optax.Schedule,
+    *,
+    gamma: float | jax.Array = 0.9,
+    alpha: float | jax.Array = 1.0,
+    bias_correction: bool = True,
+    erm_weight: float | jax.Array = 0.0,
+    start_step: int | jax.Array = 0,
+) -> Weighting:
+    r"""Weights every example by an exponential of its loss.
+
+    One step of stochastic compositional descent on
+    :math:`\lambda \log \frac{1}{B} \sum_i e^{\ell_i / \lambda}`:
+
+    .. math::
+
+        u \leftarrow (1 - \gamma)\, u
+            + \gamma \alpha\, \tfrac{1}{B} \sum_i e^{\ell_i / \lambda}, \qquad
+        g = \tfrac{1}{B} \sum_i
+            \left( e^{\ell_i / \lambda} / u + \epsilon \right) \nabla \ell_i
+
+    Its cost is that of plain SGD. ``update`` needs ``losses=[B]`` (any shape that the
+    Jacobian has).
+
+    Args:
+      temperature: lambda, a number other than 0 or a schedule of the step. Positive:
+        hard examples count more (class imbalance); negative: they count less (label
+        noise). Large magnitudes approach plain SGD.
+      gamma: step of the running mean u, in (0, 1]; with 1 the weights are ``B`` times
+        a softmax over the batch.
+      alpha: scale of u, positive. In steady state the weights' mean is 1/alpha, so 0.5
+        doubles the effective learning rate.
+      bias_correction: start u without bias. False is the released code's start from
+        u = 0, where the first step's weights have mean ``1 / (gamma * alpha)``.
+      erm_weight: epsilon, not negative: this much of the plain mean gradient is added.
+        The released code for noisy labels adds 1.
+      start_step: first step that is weighted, a plain mean before (two stages).
+
+    Returns:
+      A `Weighting`, to be used as the first transformation of a chain.
+
+    Raises:
+      ValueError: if a number is outside its range, 0 for ``temperature`` in
+        particular.
+
+    Examples:
+      >>> tx = optax.chain(ltjax.absgd(temperature=0.5), optax.sgd(0.1))
+      >>> params = jnp.zeros(2)
+      >>> state = tx.init(params)
+      >>> target = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> def losses_fn(w):
+      ...     return jnp.sum((w - target) ** 2, axis=1)
+      >>> losses, jac = ltjax.linearize(losses_fn, params)
+      >>> updates, state = tx.update(jac, state, params, losses=losses)
+      >>> print(updates)
+      [0.    0.399]
+
+    References:
+      Qi et al., *Attentional-Biased Stochastic Gradient Descent*, TMLR 2023
+      (arXiv:2012.06951), algorithm 1. The released code takes exponentials directly
+      and fails once a loss overflows; this one keeps the logarithm of u, which agrees
+      to rounding. ``bias_correction`` and schedules for lambda are additions.
+    """
+    if not callable(temperature):
+        _validate.number("temperature", temperature)
+        if _validate.concrete(temperature) and temperature == 0:
+            raise ValueError(f"temperature must not be 0, got {temperature}.")
+    _validate.number("gamma", gamma, low=0, high=1, open_low=True)
+    _validate.number("alpha", alpha, low=0, open_low=True)
+    _validate.number("erm_weight", erm_weight, low=0)
+    _validate.number("start_step", start_step, low=0)
+
+    def init(params):
+        dtype = state_dtype(params)
+        return AbsgdState(
+            step=jnp.zeros((), jnp.int32),
+            log_u=jnp.full((), -jnp.inf, dtype),
+            effective_size=jnp.zeros((), dtype),
+        )
+
+    def weights(jac, state, params=None, *, losses, **extra_args):
+        del params, extra_args
+        _validate.array("losses", losses, shape=jac.shape, kind="floating")
+        started = state.step >= start_step
+        value = temperature(state.step) if callable(temperature) else temperature
+        w, log_u = absgd_weights(
+            losses,
+            state.log_u,
+            temperature=value,
+            gamma=gamma,
+            alpha=alpha,
+            step=jnp.maximum(state.step - start_step + 1, 1),
+            bias_correction=bias_correction,
+        )
+        w = jnp.where(started, w + jnp.asarray(erm_weight, w.dtype), jnp.ones_like(w))
+        dtype = state.log_u.dtype
+        return w, AbsgdState(
+            step=optax.safe_increment(state.step),
+            log_u=jnp.where(started, log_u.astype(dtype), state.log_u),
+            effective_size=effective_size(w).astype(dtype),
+        )
+
+    return Weighting(init, weights)
