@@ -1,14 +1,21 @@
 """Small numerical helpers shared by the methods."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 EPS = 1e-12
 
 
+def widest(*dtypes: Any) -> Any:
+    """The widest of some floating dtypes and float32."""
+    return max(jnp.dtype(jnp.float32), *dtypes, key=lambda d: jnp.finfo(d).bits)
+
+
 def at_least_float32(x: jax.Array) -> jax.Array:
     """``x`` in its own floating dtype, or in float32 where that is narrower."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(widest(x.dtype))
 
 
 def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ltjax import _validate
-from ltjax._numerics import at_least_float32
+from ltjax._numerics import widest
 from ltjax.transforms._weighting import Weighting, effective_size, state_dtype
 
 
@@ -62,7 +62,7 @@ def absgd_weights(
     """
     _validate.array("losses", losses, kind="floating")
     log_u = jnp.asarray(log_u)
-    dtype = jnp.promote_types(at_least_float32(losses).dtype, log_u.dtype)
+    dtype = widest(losses.dtype, log_u.dtype)
     gamma, alpha, temperature = (
         jnp.asarray(x, dtype) for x in (gamma, alpha, temperature)
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ltjax._jacobian import Jacobian, as_jacobian
-from ltjax._numerics import EPS, safe_divide
+from ltjax._numerics import EPS, safe_divide, widest
 
 
 class Weighting(optax.GradientTransformationExtraArgs):
@@ -113,7 +113,7 @@ def effective_size(weights: jax.Array) -> jax.Array:
 
 def state_dtype(params: Any) -> jnp.dtype:
     """Float32, or the widest dtype of the parameters where that is wider."""
-    return jnp.result_type(jnp.float32, *map(jnp.result_type, jax.tree.leaves(params)))
+    return widest(jnp.float32, *map(jnp.result_type, jax.tree.leaves(params)))
 
 
 def _shape(updates: Any, params: Any, extra_args: dict[str, Any]) -> tuple[int, ...]:
