@@ -1,0 +1,82 @@
+"""Encoded images that are read, decoded and cut only when they are needed."""
+
+import dataclasses
+import io
+from collections.abc import Callable
+from concurrent import futures
+
+import numpy as np
+from PIL import Image
+
+_AREA = (0.08, 1.0)  # share of the picture in a random resized crop
+_LOG_RATIO = (np.log(3 / 4), np.log(4 / 3))  # its width over its height
+_EVAL_MARGIN = 256 / 224  # shorter side before the centre crop, over its size
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyImages:
+    """Encoded images by position; indexing with an array selects, as in NumPy."""
+
+    read: Callable[[int], bytes]  # picklable: worker processes get a copy
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key):
+        if isinstance(key, (int, np.integer)):
+            return decode(self.read(int(self.indices[key])))
+        return LazyImages(self.read, self.indices[key])
+
+
+def decode(data: bytes) -> Image.Image:
+    """The RGB image in the bytes of a JPEG, PNG or WebP file."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def random_resized_crop(
+    image: Image.Image, size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A random part, mirrored half of the time, as ``[size, size, 3]`` uint8."""
+    width, height = image.size
+    for _ in range(10):
+        area = width * height * rng.uniform(*_AREA)
+        ratio = np.exp(rng.uniform(*_LOG_RATIO))
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
+            break
+    else:  # a very long picture: its middle
+        w = h = min(width, height)
+        left, top = (width - w) // 2, (height - h) // 2
+    box = (left, top, left + w, top + h)
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
+    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+
+
+def centre_crop(image: Image.Image, size: int) -> np.ndarray:
+    """The middle of the picture, as ``[size, size, 3]`` uint8."""
+    width, height = image.size
+    if (width, height) == (size, size):
+        return np.asarray(image)
+    side = min(width, height) / _EVAL_MARGIN
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
+
+
+def materialise(images: LazyImages, size: int | None) -> np.ndarray:
+    """All images as one ``[N, H, W, 3]`` array; ``None`` keeps their common size."""
+
+    def pixels(i):
+        return np.asarray(images[i]) if size is None else centre_crop(images[i], size)
+
+    with futures.ThreadPoolExecutor() as pool:
+        decoded = list(pool.map(pixels, range(len(images))))
+    shapes = {d.shape for d in decoded}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"images of {len(shapes)} different sizes, such as "
+            f"{sorted(shapes)[:2]}: choose one size with image_size."
+        )
+    return np.stack(decoded)
