@@ -64,8 +64,6 @@ def counts(value: Any, *, name: str = "class_counts") -> np.ndarray:
     array = np.asarray(value)
     _validate.array(name, array, ndim=1, kind="number")
     _validate.class_vector(name, array, array.size, positive=False)
-    if array.size == 0:
-        raise ValueError(f"{name} must have at least one class, got shape (0,).")
     return array.astype(np.float64)
 
 

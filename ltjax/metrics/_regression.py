@@ -11,12 +11,12 @@ _SMALLEST_ERROR = 1e-12  # keeps one exact prediction from making the product ze
 
 
 class RegressionErrors(NamedTuple):
-    """Three means of the absolute errors, and of how many."""
+    """Three means of the absolute errors, and how many there were."""
 
     mae: float
     rmse: float
     geometric_mean: float
-    count: int
+    num_examples: int
 
 
 def regression_errors(
@@ -65,5 +65,5 @@ def regression_errors(
         geometric_mean=float(
             np.exp(np.log(np.maximum(errors, _SMALLEST_ERROR)).mean())
         ),
-        count=errors.size,
+        num_examples=errors.size,
     )

@@ -95,17 +95,14 @@ def target_shots(
     inside = (values >= edges[0]) & (values <= edges[-1])
     which = np.clip(np.searchsorted(edges, values, "right") - 1, 0, edges.size - 2)
     counts = np.histogram(train, edges)[0]
-    seen = np.where(inside, counts[which], 0)
-    if seen.size == 0:
-        return Shots(*np.zeros((3, 0), bool))
-    return class_shots(seen, many=many, few=few)
+    return class_shots(np.where(inside, counts[which], 0), many=many, few=few)
 
 
 def _edges(bins: int | ArrayLike, train: np.ndarray) -> np.ndarray:
     """The edges of the bins over the training targets."""
     if np.ndim(bins) == 0:
         _validate.integer("bins", bins, low=1)
-        return np.histogram_bin_edges(train, bins)  # type: ignore[arg-type]
+        return np.histogram_bin_edges(train, bins)
     edges = _host.floats("bins", bins, shape=(None,))
     if edges.size < 2 or (np.diff(edges) <= 0).any():
         raise ValueError(f"bins must be at least 2 increasing edges, got {edges}.")
