@@ -1,0 +1,174 @@
+"""ABSGD against the released code's numbers and its equations in float64."""
+
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ltjax
+
+FIXTURE = pathlib.Path(__file__).parents[1] / "fixtures" / "absgd.npz"
+
+
+def cross_entropy(z, y):
+    return optax.softmax_cross_entropy_with_integer_labels(z, y)
+
+
+def run(tx, losses_fns, params):
+    """Updates and states of one step per function, parameters fixed."""
+    state, out = tx.init(params), []
+
+    for losses_fn in losses_fns:
+        losses, jac = ltjax.linearize(losses_fn, params)
+        updates, state = tx.update(jac, state, params, losses=losses)
+        out.append((updates, state))
+    return out
+
+
+@pytest.mark.parametrize("temperature", ["0.5", "5.0", "-2.0"])
+@pytest.mark.parametrize(
+    "variant", ["imbalance", "imbalance_cb", "noise_ce", "noise_sce", "package"]
+)
+def test_released_code(x64, variant, temperature):
+    golden = np.load(FIXTURE)
+    class_weights = jnp.asarray(golden["class_weights"])
+
+    def losses(z, y):
+        if variant == "noise_sce":
+            return ltjax.losses.symmetric_cross_entropy(z, y, alpha=0.1, beta=2.0)
+        scale = class_weights[y] if variant == "imbalance_cb" else 1.0
+        return scale * cross_entropy(z, y)
+
+    tx = ltjax.absgd(
+        float(temperature),
+        gamma=float(golden["gamma"]),
+        alpha=float(golden["alpha"]),
+        bias_correction=False,
+        erm_weight=1.0 if variant.startswith("noise") else 0.0,
+    )
+    # The released SCE holds float32 constants: 1e-8 of the loss, times 1/lambda in u.
+    rtol = 1e-7 if variant == "noise_sce" else 1e-12
+    state = tx.init(jnp.zeros((8, 5)))
+    for t, (z, y) in enumerate(zip(golden["logits"], golden["labels"], strict=True)):
+        values, jac = ltjax.linearize(lambda z, y=y: losses(z, y), jnp.asarray(z))
+        updates, state = tx.update(jac, state, losses=values)
+        key = f"{variant}_lam{temperature}"
+        np.testing.assert_allclose(
+            updates, golden[f"{key}_dlogits"][t], rtol=rtol, atol=rtol
+        )
+        expected = np.log(golden[f"{key}_u"][t])
+        np.testing.assert_allclose(state.log_u, expected, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("temperature", [0.7, -1.5])
+@pytest.mark.parametrize("bias_correction", [True, False])
+def test_equations(x64, temperature, bias_correction):
+    rng = np.random.default_rng(0)
+    batches = rng.uniform(0, 4, (5, 6))
+    gamma, alpha = 0.3, 0.8
+    log_u, u = jnp.asarray(-jnp.inf), 0.0
+    for t, losses in enumerate(batches, 1):
+        u = (1 - gamma) * u + gamma * alpha * np.mean(np.exp(losses / temperature))
+        scale = u / (1 - (1 - gamma) ** t) if bias_correction else u
+        w, log_u = ltjax.absgd_weights(
+            jnp.asarray(losses),
+            log_u,
+            temperature=temperature,
+            gamma=gamma,
+            alpha=alpha,
+            step=t,
+            bias_correction=bias_correction,
+        )
+        np.testing.assert_allclose(w, np.exp(losses / temperature) / scale, rtol=1e-12)
+
+
+def test_gamma_one_is_a_softmax_over_the_batch():
+    losses = jnp.array([0.3, 2.0, 1.0, 0.1])
+    for log_u in (-jnp.inf, 3.0):
+        w, _ = ltjax.absgd_weights(losses, log_u, temperature=0.5, gamma=1.0)
+        np.testing.assert_allclose(w, 4 * jax.nn.softmax(losses / 0.5), rtol=1e-6)
+
+
+def test_first_step_with_bias_correction_has_mean_one_over_alpha():
+    losses = jnp.array([0.3, 2.0, 1.0, 0.1])
+    w, _ = ltjax.absgd_weights(losses, -jnp.inf, temperature=2.0, gamma=0.1, alpha=0.5)
+    np.testing.assert_allclose(w.mean(), 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1e8, -1e8])
+def test_large_temperature_is_plain_sgd(temperature):
+    params = jnp.array([1.0, -2.0])
+    target = jnp.array([[0.0, 1.0], [3.0, 2.0]])
+    losses_fn = lambda p: jnp.sum((p[None] - target) ** 2, axis=1)  # noqa: E731
+    (updates, _), *_ = run(ltjax.absgd(temperature), [losses_fn], params)
+    expected = jax.grad(lambda p: losses_fn(p).mean())(params)
+    np.testing.assert_allclose(updates, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("temperature", [0.5, -0.5, 1e-3, -1e-3])
+def test_extreme_losses_stay_finite(temperature, dtype):
+    tx = ltjax.absgd(temperature)
+    params = jnp.zeros(3, dtype)
+    scales = [(0.0, 1e4, 1.0), (1e4, 1e4, 1e4), (0.0, 0.0, 0.0), (1.0, 2.0, 1e4)]
+    for scale in scales:
+        offsets = jnp.asarray(scale, dtype)
+        fns = [lambda p, o=offsets: o + p * (1 + o)] * 2
+        for updates, state in run(tx, fns, params):
+            chex.assert_tree_all_finite((updates, state))
+            assert updates.dtype == dtype
+
+
+def test_starts_at_step_with_fresh_scale():
+    params = jnp.zeros(2)
+    losses_fn = lambda p: jnp.array([0.0, 3.0]) + p  # noqa: E731
+    late = run(ltjax.absgd(1.0, start_step=2), [losses_fn] * 4, params)
+    fresh = run(ltjax.absgd(1.0), [losses_fn] * 2, params)
+    for updates, state in late[:2]:
+        np.testing.assert_allclose(updates, [0.5, 0.5])
+        assert state.log_u == -jnp.inf
+        assert state.effective_size == 2
+    for (got, _), (expected, _) in zip(late[2:], fresh, strict=True):
+        np.testing.assert_allclose(got, expected)
+        assert got[1] > got[0]
+
+
+def test_erm_weight_adds_the_plain_gradient():
+    params = jnp.zeros(2)
+    losses_fn = lambda p: jnp.array([0.0, 3.0]) + p  # noqa: E731
+    (plain, _), *_ = run(ltjax.absgd(1.0), [losses_fn], params)
+    (added, _), *_ = run(ltjax.absgd(1.0, erm_weight=0.25), [losses_fn], params)
+    np.testing.assert_allclose(added - plain, [0.125, 0.125], rtol=1e-5)
+
+
+def test_temperature_schedule_equals_constants():
+    params = jnp.zeros(2)
+    losses_fn = lambda p: jnp.array([0.0, 3.0]) + p  # noqa: E731
+    schedule = lambda step: jnp.where(step < 1, 4.0, 2.0)
+    scheduled = run(ltjax.absgd(schedule, gamma=1.0), [losses_fn] * 3, params)
+    for (updates, _), value in zip(scheduled, (4.0, 2.0, 2.0), strict=True):
+        (expected, _), *_ = run(ltjax.absgd(value, gamma=1.0), [losses_fn], params)
+        np.testing.assert_allclose(updates, expected, rtol=1e-6)
+
+
+def test_weights_carry_no_gradient():
+    grad = jax.grad(
+        lambda x: ltjax.absgd_weights(x, -jnp.inf, temperature=1.0)[0].sum()
+    )(jnp.array([0.1, 2.0]))
+    np.testing.assert_array_equal(grad, 0)
+
+
+def test_dense_prediction_losses():
+    params = jnp.ones((2, 2))
+    losses_fn = lambda p: jnp.arange(12.0).reshape(3, 2, 2) * p[None]  # noqa: E731
+    losses, jac = ltjax.linearize(losses_fn, params)
+    tx = ltjax.absgd(1.0, gamma=1.0)
+    updates, _ = tx.update(jac, tx.init(params), params, losses=losses)
+    w = jax.nn.softmax(losses.ravel()).reshape(3, 2, 2)
+    np.testing.assert_allclose(
+        updates, (w * jnp.arange(12.0).reshape(3, 2, 2)).sum(0), rtol=1e-5
+    )

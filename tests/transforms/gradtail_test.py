@@ -1,0 +1,261 @@
+"""GradTail against a plain NumPy version, and what its weights are for."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ltjax
+
+ACTIVATIONS = ["gated", "bump", "tent", "sigmoid", "linear"]
+SIMILARITIES = ["cosine", "dot", "dot_unit_mean"]
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def raw_weights(s, norms, activation, *, a=5.0, k=4.0, c=0.1, r=0.3):
+    """The table of `ltjax.gradtail_weights`, one similarity at a time."""
+    mean = np.mean(norms)
+    out = []
+    for x, n in zip(s, norms, strict=True):
+        out.append(
+            {
+                "gated": 1 + a * sigmoid(-k * (x - c)) * min(n / mean, 3),
+                "bump": np.exp(-((x - c) ** 2) / (2 * r**2)),
+                "tent": max(0, 1 - abs(x - c) / r),
+                "sigmoid": sigmoid(-k * (x - c)),
+                "linear": max(0, 1 - k * (x - c)),
+            }[activation]
+        )
+    return np.array(out)
+
+
+def network(seed=0, batch=6):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    x = jax.random.normal(keys[0], (batch, 4))
+    y = jax.random.randint(keys[1], (batch,), 0, 3)
+    params = {
+        "hidden": jax.random.normal(keys[2], (4, 5)),
+        "head": jax.random.normal(keys[3], (5, 3)),
+    }
+
+    def losses_fn(p, x=x):
+        z = jnp.tanh(x @ p["hidden"]) @ p["head"]
+        return optax.softmax_cross_entropy_with_integer_labels(z, y)
+
+    return losses_fn, params
+
+
+def flat(tree, leading=0):
+    return np.concatenate(
+        [np.reshape(g, (*g.shape[:leading], -1)) for g in jax.tree.leaves(tree)], -1
+    )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_weights_follow_the_table(x64, activation):
+    rng = np.random.default_rng(0)
+    s, norms = rng.uniform(-1, 1, 8), rng.uniform(0.01, 6, 8)
+    raw = raw_weights(s, norms, activation)
+    got = ltjax.gradtail_weights(
+        jnp.asarray(s),
+        norms=jnp.asarray(norms),
+        activation=activation,
+        center=0.1,
+        width=0.3,
+    )
+    np.testing.assert_allclose(got, np.clip(raw / raw.mean(), 0, 10), rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", [a for a in ACTIVATIONS if a != "gated"])
+def test_any_shape_of_similarity(activation):
+    s = jax.random.normal(jax.random.key(0), (2, 3, 4))
+    w = jax.jit(lambda s: ltjax.gradtail_weights(s, activation=activation))(s)
+    flat_w = ltjax.gradtail_weights(s.ravel(), activation=activation)
+    np.testing.assert_allclose(w.ravel(), flat_w, rtol=1e-5)
+    np.testing.assert_allclose(w.mean(), 1, rtol=1e-5)
+
+
+def test_activation_may_be_a_function():
+    w = ltjax.gradtail_weights(jnp.array([1.0, 3.0]), activation=lambda s: s)
+    np.testing.assert_allclose(w, [0.5, 1.5])
+
+
+def test_vanishing_gradients_are_neutral():
+    s, norms = jnp.array([-1.0, 0.5, 1.0]), jnp.array([0.0, 1.0, 2.0])
+    for activation in ACTIVATIONS:
+        w = ltjax.gradtail_weights(s, norms=norms, activation=activation)
+        assert w[0] == 1
+    w = ltjax.gradtail_weights(s, norms=jnp.zeros(3))
+    np.testing.assert_array_equal(w, 1)
+
+
+def test_all_weights_zero_falls_back_to_one():
+    w = ltjax.gradtail_weights(jnp.array([5.0, 6.0]), activation="tent")
+    np.testing.assert_array_equal(w, 1)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e30, -1e30])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_extremes_stay_finite(value, activation):
+    s = jnp.array([value, 0.0, 1.0])
+    w = ltjax.gradtail_weights(
+        s, norms=jnp.array([1e30, 0.0, 1e-30]), activation=activation
+    )
+    assert np.isfinite(w).all()
+    assert w.max() <= 10
+
+
+@pytest.mark.parametrize("z_score", [False, True])
+@pytest.mark.parametrize("reference", ["weighted", "unweighted"])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_steps_match_numpy(x64, similarity, reference, z_score):
+    losses_fn, params = network()
+    decay, burn_in = 0.8, 2
+    tx = ltjax.gradtail(
+        activation="sigmoid",
+        similarity=similarity,
+        decay=decay,
+        burn_in=burn_in,
+        reference=reference,
+        z_score=z_score,
+    )
+    state = tx.init(params)
+    mean, first, second, lr = 0.0, 0.0, 0.0, 0.5
+    for t in range(5):
+        rows = flat(jax.jacrev(losses_fn)(params), 1)
+        _, jac = ltjax.linearize(losses_fn, params)
+        updates, state = jax.jit(tx.update)(jac.dense(), state, params)
+
+        corrected = mean / (1 - decay**t) if t else np.zeros(rows.shape[1])
+        size = np.linalg.norm(corrected) or 1.0
+        s = {
+            "cosine": rows @ corrected / np.linalg.norm(rows, axis=1) / size,
+            "dot": rows @ corrected,
+            "dot_unit_mean": rows @ corrected / size,
+        }[similarity]
+        if t:
+            first = decay * first + (1 - decay) * s.mean()
+            second = decay * second + (1 - decay) * (s**2).mean()
+        if z_score and t:
+            m, sq = first / (1 - decay**t), second / (1 - decay**t)
+            s = (s - m) / np.sqrt(sq - m**2)
+        raw = sigmoid(-4 * s)
+        w = raw / raw.mean() if t >= burn_in else np.ones(6)
+        weighted = (w[:, None] * rows).mean(0)
+        np.testing.assert_allclose(flat(updates), weighted, rtol=1e-10, atol=1e-13)
+        observed = weighted if reference == "weighted" else rows.mean(0)
+        mean = decay * mean + (1 - decay) * observed
+        np.testing.assert_allclose(flat(state.mean_grad), mean, rtol=1e-10)
+        params = jax.tree.map(lambda p, u: p - lr * u, params, updates)
+
+
+def test_jacobian_equals_materialised_rows(x64):
+    losses_fn, params = network()
+    tx = ltjax.gradtail(burn_in=1)
+    lazy = dense = tx.init(params)
+    for _ in range(3):
+        _, jac = ltjax.linearize(losses_fn, params)
+        a, lazy = tx.update(jac, lazy, params)
+        b, dense = tx.update(jac.dense(), dense, params)
+        chex.assert_trees_all_close((a, lazy), (b, dense), rtol=1e-10)
+
+
+def test_mask_defines_similarity_but_not_the_update(x64):
+    losses_fn, params = network()
+    mask = {"hidden": False, "head": True}
+    tx = ltjax.gradtail(activation="sigmoid", burn_in=0, mask=mask)
+    state = tx.init(params)
+    assert isinstance(state.mean_grad["hidden"], optax.MaskedNode)
+    direction = jax.random.normal(jax.random.key(7), (5, 3))
+    state = state._replace(
+        step=state.step + 1, mean_grad={**state.mean_grad, "head": direction}
+    )
+    losses, jac = ltjax.linearize(losses_fn, params)
+    w, _ = tx.weights(jac, state, params)
+    updates, _ = tx.update(jac, state, params)
+
+    rows = jax.jacrev(losses_fn)(params)
+    head = flat({"head": rows["head"]}, 1)
+    s = head @ direction.ravel()
+    s = s / np.linalg.norm(head, axis=1) / np.linalg.norm(direction)
+    raw = sigmoid(-4 * s)
+    np.testing.assert_allclose(w, raw / raw.mean(), rtol=1e-10)
+    for name in params:
+        expected = np.tensordot(w, rows[name], 1) / losses.size
+        np.testing.assert_allclose(updates[name], expected, rtol=1e-10)
+
+
+def test_weight_per_pixel():
+    key = jax.random.key(0)
+    image = jax.random.normal(key, (2, 3, 3, 4))
+    target = jax.random.normal(jax.random.key(1), (2, 3, 3))
+    params = jnp.ones(4)
+    tx = ltjax.gradtail(activation="sigmoid", similarity="dot_unit_mean", burn_in=1)
+    state = tx.init(params)
+    for _ in range(2):
+        _, jac = ltjax.linearize(lambda p: (image @ p - target) ** 2, params)
+        w, _ = tx.weights(jac, state, params)
+        updates, state = tx.update(jac, state, params)
+    assert w.shape == (2, 3, 3)
+    assert w.std() > 0.01
+    rows = 2 * (image @ params - target)[..., None] * image
+    np.testing.assert_allclose(
+        updates, (w[..., None] * rows).mean((0, 1, 2)), rtol=1e-4
+    )
+
+
+def test_rare_counts_more_than_common_and_noise_is_not_the_top():
+    """Weights of a common cluster, a rare one and noise, early in training."""
+    rng = np.random.default_rng(0)
+    n_common, n_rare, n_noise = 400, 20, 20
+    x = np.concatenate(
+        [
+            rng.normal((2, 0), 0.4, (n_common // 2, 2)),
+            rng.normal((-2, 0), 0.4, (n_common // 2, 2)),
+            rng.normal((-0.5, 3), 0.4, (n_rare, 2)),
+            rng.normal((2, 0), 0.4, (n_noise, 2)),
+        ]
+    )
+    y = np.repeat([0, 1, 0, 1], [n_common // 2, n_common // 2, n_rare, n_noise])
+    group = np.repeat([0, 1, 2], [n_common, n_rare, n_noise])
+    x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y)
+    keys = jax.random.split(jax.random.key(0), 2)
+    params = {
+        "w1": jax.random.normal(keys[0], (2, 32)),
+        "b1": jnp.zeros(32),
+        "w2": 0.2 * jax.random.normal(keys[1], (32, 2)),
+    }
+    weighting = ltjax.gradtail(
+        activation="bump",
+        width=0.3,
+        decay=0.9,
+        burn_in=5,
+        mask={"w1": True, "b1": True, "w2": True},
+    )
+    optimizer = optax.sgd(0.2)
+
+    def losses_fn(p):
+        h = jnp.tanh(x @ p["w1"] + p["b1"][None, :])
+        return optax.softmax_cross_entropy_with_integer_labels(h @ p["w2"], y)
+
+    @jax.jit
+    def step(params, state):
+        _, jac = ltjax.linearize(losses_fn, params)
+        w, _ = weighting.weights(jac, state[0], params)
+        updates, first = weighting.update(jac, state[0], params)
+        updates, second = optimizer.update(updates, state[1], params)
+        return optax.apply_updates(params, updates), (first, second), w
+
+    state = weighting.init(params), optimizer.init(params)
+    history = []
+    for _ in range(40):
+        params, state, w = step(params, state)
+        history.append([w[group == g].mean() for g in range(3)])
+    common, rare, noise = np.mean(history[10:], axis=0)
+    assert rare > 1.2 * common
+    assert rare > noise
