@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from ltjax import _validate
-from ltjax._numerics import at_least_float32
+from ltjax._numerics import at_least_float32, widest
 
 _CHUNK_BYTES = 256 * 2**20
 
@@ -147,8 +147,7 @@ class _Rows(Jacobian):
         self._rows = rows
         self.params = params
         self.shape = tuple(shape)
-        leaves = jax.tree.leaves(rows)
-        self.dtype = jnp.result_type(*leaves) if leaves else jnp.dtype(jnp.float32)
+        self.dtype = widest(*(g.dtype for g in jax.tree.leaves(rows)))
 
     def jvp(self, direction: Any) -> jax.Array:
         direction = _like_params("direction", direction, self.params)
@@ -156,8 +155,8 @@ class _Rows(Jacobian):
         def dots(g, v):
             if isinstance(v, optax.MaskedNode):
                 return jnp.zeros(self.shape, self.dtype)
-            g, v = at_least_float32(g), at_least_float32(v).astype(g.dtype)
-            return jnp.tensordot(g, v, v.ndim, precision="highest").astype(self.dtype)
+            g, v = g.astype(self.dtype), v.astype(self.dtype)
+            return jnp.tensordot(g, v, v.ndim, precision="highest")
 
         return sum(
             jax.tree.leaves(jax.tree.map(dots, self._rows, direction)),
@@ -180,10 +179,10 @@ class _Rows(Jacobian):
     def norms(self, *, mask: Any = None, chunk_size: int | None = None) -> jax.Array:
         def squares(g):
             axes = tuple(range(len(self.shape), g.ndim))
-            return jnp.sum(jnp.square(at_least_float32(g)), axes)
+            return jnp.sum(jnp.square(g.astype(self.dtype)), axes)
 
         leaves = jax.tree.leaves(jax.tree.map(squares, select(self._rows, mask)))
-        return jnp.sqrt(sum(leaves, start=jnp.zeros(self.shape, jnp.float32)))
+        return jnp.sqrt(sum(leaves, start=jnp.zeros(self.shape, self.dtype)))
 
 
 class _Examples(Jacobian):

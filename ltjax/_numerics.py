@@ -10,7 +10,8 @@ EPS = 1e-12
 
 def widest(*dtypes: Any) -> Any:
     """The widest of some floating dtypes and float32."""
-    return max(jnp.dtype(jnp.float32), *dtypes, key=lambda d: jnp.finfo(d).bits)
+    options = [jnp.dtype(jnp.float32), *dtypes]
+    return max(options, key=lambda d: jnp.finfo(d).bits)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
