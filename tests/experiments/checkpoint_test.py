@@ -1,0 +1,101 @@
+"""Checkpoints round-trip exactly, and half-written ones are never used."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from experiments.checkpoint import Checkpoints
+
+
+class State(NamedTuple):
+    step: jax.Array
+    params: dict
+    nothing: None = None
+
+
+def state(value, dtype=jnp.float32):
+    params = {"w": jnp.full((8, 2), value, dtype), "b": jnp.arange(3.0) * value}
+    return State(jnp.asarray(int(value), jnp.int32), params)
+
+
+def equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    made = Checkpoints(tmp_path / "run")
+    yield made
+    made.close()
+
+
+def test_round_trip_keeps_types_and_host_state(checkpoints):
+    host = {"epoch": 3, "history": [{"loss": 0.1, "by_class": [1.5, None]}]}
+    checkpoints.save(3, state(3.3, jnp.bfloat16), host, score=0.0)
+    checkpoints.wait()
+    restored, found = checkpoints.restore(state(0.0, jnp.bfloat16))
+    equal(restored, state(3.3, jnp.bfloat16))
+    assert found == host
+
+
+def test_empty_folder_restores_nothing(checkpoints):
+    assert checkpoints.restore(state(0.0)) is None
+
+
+def test_keeps_the_last_two_and_the_best(checkpoints, tmp_path):
+    for step, score in [(1, 0.2), (2, 0.9), (3, 0.5), (4, 0.4), (5, 0.1)]:
+        checkpoints.save(step, state(step), {"epoch": step}, score=score)
+    checkpoints.wait()
+    assert checkpoints.restore(state(0))[1] == {"epoch": 5}
+    assert checkpoints.restore_best(state(0))[1] == {"epoch": 2}
+    kept = {p.name for p in (tmp_path / "run").iterdir() if p.name.isdigit()}
+    assert kept == {"2", "4", "5"}
+
+
+def test_saved_arrays_may_be_donated_at_once(checkpoints):
+    step = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 + 7, s), donate_argnums=0)
+    current = state(5.0)
+    checkpoints.save(5, current, {}, score=0.0)
+    jax.block_until_ready(step(current))
+    checkpoints.wait()
+    equal(checkpoints.restore(state(0.0))[0], state(5.0))
+
+
+@pytest.mark.parametrize("missing", ["_CHECKPOINT_METADATA", "host", "state"])
+def test_half_written_checkpoint_is_passed_over(tmp_path, missing):
+    first = Checkpoints(tmp_path)
+    for step in (1, 2):
+        first.save(step, state(step), {"epoch": step}, score=0.0)
+    first.close()
+    damaged = tmp_path / "2" / missing
+    if damaged.is_dir():
+        damaged.rename(tmp_path / "2" / "lost")
+    else:
+        damaged.unlink()
+    second = Checkpoints(tmp_path)
+    restored, host = second.restore(state(0.0))
+    equal(restored, state(1.0))
+    assert host == {"epoch": 1}
+    second.save(2, state(2.5), {"epoch": 2}, score=0.0)
+    second.wait()
+    equal(second.restore(state(0.0))[0], state(2.5))
+    second.close()
+
+
+def test_sharded_arrays_come_back_sharded(checkpoints):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    array = jax.device_put(jnp.arange(16.0), sharding)
+    checkpoints.save(1, {"w": array}, {}, score=0.0)
+    checkpoints.wait()
+    restored, _ = checkpoints.restore({"w": jnp.zeros_like(array)})
+    np.testing.assert_array_equal(restored["w"], array)
+    template = {"w": jax.device_put(jnp.zeros(16), sharding)}
+    assert checkpoints.restore(template)[0]["w"].sharding == sharding
