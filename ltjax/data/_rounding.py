@@ -10,5 +10,6 @@ def round_unbiased(expected: np.ndarray, rng: np.random.Generator) -> np.ndarray
     random start. The sum is rounded to 6 places before, so that whole numbers stay
     whole despite the error of summation.
     """
-    passed = np.floor(np.round(np.cumsum(expected), 6) + rng.random())
+    fraction, whole = np.modf(np.round(np.cumsum(expected), 6))
+    passed = whole + (fraction + rng.random() >= 1)
     return np.diff(passed, prepend=0.0).astype(np.int64)

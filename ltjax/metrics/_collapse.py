@@ -10,6 +10,7 @@ from ltjax.metrics._directions import unit_rows
 from ltjax.metrics._moments import ClassMoments, class_moments, normalized
 
 _EPS = float(np.finfo(np.float64).eps)
+_SMALLEST = 16 * _EPS  # distance of class means, of features of order 1, above rounding
 
 
 class NeuralCollapse(NamedTuple):
@@ -52,8 +53,8 @@ def neural_collapse(
 
     Returns:
       Five floats. Classes without examples are left out of NC1 to NC3 and are no
-      nearest mean in NC4. With fewer than two classes, or all means equal, NC1 and NC2
-      are 0.
+      nearest mean in NC4. With fewer than two classes NC1 and NC2 are 0. Where all
+      means are equal NC1 is large and NC2, not defined there, 0.
 
     Raises:
       ValueError: if shapes disagree, a label is out of range, N is 0, or a value is not
@@ -83,9 +84,9 @@ def neural_collapse(
     centred = means - means.mean(axis=0)
     cosines = unit_rows(centred) @ unit_rows(centred).T
     nearest = _nearest(shifted, moments.means, present)
-    apart = len(means) > 1 and np.abs(centred).max(initial=0.0) > 16 * _EPS
+    apart = len(means) > 1 and np.abs(centred).max(initial=0.0) > _SMALLEST
     return NeuralCollapse(
-        nc1=_variability(moments, centred) if apart else 0.0,
+        nc1=_variability(moments, centred) if len(means) > 1 else 0.0,
         nc2_norm=_variation(np.sqrt((centred**2).sum(axis=1))) if apart else 0.0,
         nc2_angle=_distance_from_simplex(cosines) if apart else 0.0,
         nc3=float(np.linalg.norm(_unit_matrix(w[present]) - _unit_matrix(centred))),
@@ -96,8 +97,9 @@ def neural_collapse(
 def _variability(moments: ClassMoments, centred: np.ndarray) -> float:
     """NC1, along the directions in which the class means differ."""
     _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-    kept = lengths > max(centred.shape) * _EPS * lengths[0]
-    projected = (moments.residuals @ directions[kept].T) / lengths[kept]
+    kept = lengths >= max(centred.shape) * _EPS * lengths[0]
+    scales = np.maximum(lengths[kept], _SMALLEST)
+    projected = (moments.residuals @ directions[kept].T) / scales
     squares = np.bincount(
         moments.labels, (projected**2).sum(axis=1), moments.counts.size
     )

@@ -113,7 +113,7 @@ def tightness(features: ArrayLike, labels: ArrayLike, num_classes: int) -> Tight
         centres = moments.means[present]
         distance = np.array([_mean_distance(centres, m) for m in moments.means])
         distance = np.maximum(distance, _EPS * spread)
-        np.divide(spread, distance, out=per_class, where=(counts > 1) & (spread > 0))
+        np.divide(spread, distance, out=per_class, where=spread > 0)
     measured = per_class[counts > 1]
     return Tightness(float(measured.mean()) if measured.size else 0.0, per_class)
 

@@ -75,6 +75,14 @@ def test_exact_noise_keeps_each_examples_probability():
     np.testing.assert_allclose(shares, [0.9, 0.9, 0.2, 0.2, 0.2, 0], atol=0.032)
 
 
+def test_exact_noise_has_no_pattern():
+    labels, transition = np.zeros(4000, np.int64), data.pair_noise(2, 0.5)
+    changed = data.corrupt_labels(labels, transition, _rng(), exact=True)[1]
+    both = np.mean(changed[1:] & changed[:-1])
+    # Independent neighbours: 0.25 with a standard deviation of 0.007, five of them.
+    assert both == pytest.approx(0.25, abs=0.035)
+
+
 def test_noise_follows_its_generator():
     labels, transition = _labels(1000), MATRICES["pair"]
     first = data.corrupt_labels(labels, transition, _rng(1))[0]

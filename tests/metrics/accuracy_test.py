@@ -51,6 +51,11 @@ def test_per_class_accuracy_is_the_loop(convert):
     assert got.dtype == np.float64
 
 
+def test_a_class_of_one_example_counts_in_full():
+    got = metrics.per_class_accuracy([0, 1], [0, 2], 3)
+    np.testing.assert_array_equal(got, [1, 0, 0])
+
+
 def test_balanced_accuracy_is_scikit_learns():
     predictions, labels = _random(1, num_classes=5)
     expected = oracle.balanced_accuracy_score(labels, predictions)

@@ -83,6 +83,13 @@ def test_fisher_ratio_grows_with_separation():
     assert ratios[0] < ratios[1] < ratios[2]
 
 
+def test_collapsed_classes_have_no_fisher_ratio():
+    # The means of seven equal vectors are off by rounding, which must not count.
+    h = np.repeat(np.random.default_rng(0).normal(size=(3, 5)), 7, axis=0)
+    labels = np.repeat(np.arange(3), 7)
+    assert metrics.fisher_discriminant_ratio(h, labels, 3) == 0.0
+
+
 # Cosines
 
 
@@ -233,6 +240,16 @@ def test_neural_collapse_is_the_formula():
     assert got.nc4 == pytest.approx(np.mean(differ))
 
 
+def test_classes_with_equal_means_are_far_from_collapse():
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    shuffled = np.concatenate([x, x[::-1], np.roll(x, 4, axis=0)])
+    got = metrics.neural_collapse(shuffled, np.repeat(np.arange(3), 9), np.eye(3, 4))
+    assert 1e12 < got.nc1 < np.inf
+    assert (got.nc2_norm, got.nc2_angle) == (0.0, 0.0)
+    symmetric = [[1.0], [-1.0], [-1.0], [1.0]]  # means exactly 0
+    assert metrics.neural_collapse(symmetric, [0, 0, 1, 1], [[1.0], [0.0]]).nc1 > 1e12
+
+
 def test_empty_classes_are_left_out_of_the_geometry():
     h, labels = _clusters(counts=(9, 6, 4))
     w = np.random.default_rng(2).normal(size=(3, 7))
@@ -277,7 +294,7 @@ def test_degenerate_features_give_finite_numbers(features, labels):
 
 
 def test_constant_features_have_no_geometry():
-    h, labels = np.full((6, 3), 0.1), [0, 0, 1, 1, 2, 2]
+    h, labels = np.tile([0.1, 0.7, 0.3], (9, 1)), [0, 0, 0, 1, 1, 1, 1, 2, 2]
     assert metrics.fisher_discriminant_ratio(h, labels, 3) == 0.0
     assert metrics.tightness(h, labels, 3).overall == 0.0
     assert metrics.neural_collapse(h, labels, np.eye(3))[:3] == (0.0, 0.0, 0.0)

@@ -79,6 +79,12 @@ def test_target_shots_with_a_number_of_bins():
     np.testing.assert_array_equal(got.few, [False, False, True, True])
 
 
+def test_an_edge_belongs_to_the_bin_above():
+    train = [0.5, 1.0, 1.5]  # one in [0, 1), two in [1, 2]
+    got = metrics.target_shots([0.0, 1.0, 2.0], train, bins=[0, 1, 2], many=1, few=1)
+    np.testing.assert_array_equal(got.many, [False, True, True])
+
+
 def test_target_shots_of_nothing_and_of_equal_targets():
     empty = metrics.target_shots([], [1.0], bins=3, many=1, few=1)
     assert [mask.shape for mask in empty] == [(0,)] * 3
