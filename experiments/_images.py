@@ -1,4 +1,7 @@
-"""Encoded images that are read, decoded and cut only when they are needed."""
+"""Encoded images that are read, decoded and cut only when they are needed.
+
+Worker processes import this module, so it does without JAX.
+"""
 
 import dataclasses
 import io
@@ -65,12 +68,31 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
 
 
+def example(
+    images: LazyImages,
+    targets: np.ndarray,
+    size: int,
+    index: int,
+    rng: np.random.Generator | None = None,
+) -> dict[str, np.ndarray]:
+    """One example of a batch, augmented if there is a generator, empty past the end."""
+    if index >= len(images):
+        pixels, target, index = np.zeros((size, size, 3), np.uint8), targets[0] * 0, -1
+    elif rng is None:
+        pixels, target = centre_crop(images[index], size), targets[index]
+    else:
+        pixels, target = random_resized_crop(images[index], size, rng), targets[index]
+    return {"inputs": pixels, "targets": target, "index": np.int32(index)}
+
+
 def materialise(images: LazyImages, size: int | None) -> np.ndarray:
     """All images as one ``[N, H, W, 3]`` array; ``None`` keeps their common size."""
 
     def pixels(i):
         return np.asarray(images[i]) if size is None else centre_crop(images[i], size)
 
+    if not len(images):
+        return np.zeros((0, size or 0, size or 0, 3), np.uint8)
     with futures.ThreadPoolExecutor() as pool:
         decoded = list(pool.map(pixels, range(len(images))))
     shapes = {d.shape for d in decoded}

@@ -7,13 +7,12 @@ trains on the same examples with the same crops.
 
 import functools
 import os
-from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from experiments._images import centre_crop, random_resized_crop
+from experiments import _images
 from experiments.datasets import Splits
 
 Batch = dict[str, np.ndarray]  # "inputs", "targets", "index"
@@ -25,19 +24,18 @@ class Stream:
     def __init__(self, batches: grain.MapDataset, workers: int):
         self._batches = batches
         self._workers = workers
-        self.set_state({"batches": 0})
+        self._position = 0
+        self._iterator = None  # begun with the first batch
 
     def __iter__(self) -> "Stream":
         return self
 
     def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = self._begin()
         batch = next(self._iterator)
         self._position += 1
         return batch
-
-    def __len__(self) -> int:
-        """Batches of one pass; of a training stream there is no end."""
-        return len(self._batches)
 
     def get_state(self) -> dict[str, int]:
         """The position, valid for any number of workers."""
@@ -47,19 +45,24 @@ class Stream:
         """Goes on as if this many batches had been taken."""
         self.close()
         self._position = state["batches"]
+
+    def close(self) -> None:
+        """Ends reading in the background."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+    def _begin(self) -> grain.DatasetIterator:
         threads = max(1, (os.cpu_count() or 1) // max(1, self._workers))
         rest = self._batches[self._position :].to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
         )
         if self._workers:
-            _mark_flags_as_parsed()
+            # Worker processes read absl flags, which other scripts never parse.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
             rest = rest.mp_prefetch(grain.MultiprocessingOptions(self._workers))
-        self._iterator = iter(rest)
-
-    def close(self) -> None:
-        """Ends worker processes."""
-        if hasattr(self, "_iterator"):
-            self._iterator.close()
+        return iter(rest)
 
 
 def stream(
@@ -106,7 +109,7 @@ def stream(
             f"batch_size must be at most the {count} {split} examples, "
             f"got {batch_size}."
         )
-    read = functools.partial(_read, images, targets, size)
+    read = functools.partial(_images.example, images, targets, size)
     share = slice(process_index, None, process_count)
     if training:
         examples = grain.MapDataset.range(count).seed(seed).shuffle()
@@ -116,30 +119,3 @@ def stream(
         examples = examples.map(read)
     batches = examples[share].batch(batch_size // process_count)
     return Stream(batches.repeat() if training else batches, workers)
-
-
-def _read(
-    images, targets, size: int, index: int, rng: np.random.Generator | None = None
-) -> dict[str, Any]:
-    """One example; a position after the last gives an empty one."""
-    index = int(index)
-    if index >= len(targets):
-        pixels, target, index = (
-            np.zeros((size, size, 3), np.uint8),
-            targets.dtype.type(0),
-            -1,
-        )
-    else:
-        image, target = images[index], targets[index]
-        pixels = (
-            centre_crop(image, size)
-            if rng is None
-            else random_resized_crop(image, size, rng)
-        )
-    return {"inputs": pixels, "targets": target, "index": np.int32(index)}
-
-
-def _mark_flags_as_parsed() -> None:
-    """Grain's workers read absl flags, which scripts without absl never parse."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
