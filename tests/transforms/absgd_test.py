@@ -148,7 +148,7 @@ def test_erm_weight_adds_the_plain_gradient():
 def test_temperature_schedule_equals_constants():
     params = jnp.zeros(2)
     losses_fn = lambda p: jnp.array([0.0, 3.0]) + p  # noqa: E731
-    schedule = lambda step: jnp.where(step < 1, 4.0, 2.0)
+    schedule = lambda step: jnp.where(step < 1, 4.0, 2.0)  # noqa: E731
     scheduled = run(ltjax.absgd(schedule, gamma=1.0), [losses_fn] * 3, params)
     for (updates, _), value in zip(scheduled, (4.0, 2.0, 2.0), strict=True):
         (expected, _), *_ = run(ltjax.absgd(value, gamma=1.0), [losses_fn], params)

@@ -311,6 +311,21 @@ def test_pure_functions_match_loops(x64):
         np.testing.assert_allclose((got * flow).sum(1), 0, atol=1e-12)
 
 
+def test_pure_functions_take_bfloat16_and_certain_predictions():
+    logits = jnp.array([[50.0, 0.0, 0.0], [50.0, 0.0, 0.0]], jnp.bfloat16)
+    labels = jnp.array([0, 1])
+    ones = jnp.ones((2, 3), jnp.bfloat16)
+    out = (
+        transforms.zero_mean_weights(ones, logits, labels),
+        transforms.logit_cotangents(ones, logits, labels),
+        transforms.gdw_weights(ones[:, 0], ones, logits, labels),
+    )
+    chex.assert_tree_all_finite(out)
+    chex.assert_type(out, jnp.float32)
+    expected = [[0, 0, 0], [0.4995, -0.4995, 0]]
+    np.testing.assert_allclose(out[1], expected, atol=1e-6)
+
+
 def test_unit_weights_give_the_plain_gradient():
     params, (x, y), _ = _problem()
     logits, jac = ltjax.linearize(lambda p: _mlp(p, x), params)
@@ -392,7 +407,7 @@ def test_recomputed_forward_is_the_same():
     chex.assert_trees_all_close(got, _step(tx, params, state, (x, y), meta), atol=1e-6)
 
 
-def test_one_forward_and_no_second_derivative():
+def test_meta_gradient_is_taken_once_and_not_differentiated():
     calls = []
     params, (x, y), meta = _problem()
     tx = transforms.gdw(C, lookahead_lr=LR, key=KEY)

@@ -249,7 +249,7 @@ def test_absgd_on_the_elm_loss(x64):
 
 @every_weighting
 def test_unknown_leading_axis_is_refused(make):
-    apply, params, shape = dense_model()
+    _, params, _ = dense_model()
     tx = make()
     averaged = jax.tree.map(jnp.ones_like, params)
     with pytest.raises(ValueError, match=r"updates.*(averaged|must have)"):
