@@ -16,7 +16,7 @@ import optax
 
 from ltjax import _validate
 from ltjax._jacobian import Jacobian, as_jacobian
-from ltjax._numerics import EPS
+from ltjax._numerics import EPS, at_least_float32
 from ltjax.transforms._weighting import state_dtype
 
 LEVELS = ("class", "instance")
@@ -119,9 +119,10 @@ def zero_mean_weights(
       labels: ``[B]`` integers in ``[0, C)``.
 
     Returns:
-      ``[B, C]`` weights in the dtype of ``weights``.
+      ``[B, C]`` weights in at least float32.
     """
     _check(weights, logits, labels)
+    weights = at_least_float32(weights)
     probs, target = _flows(logits, labels, weights.dtype)
     others = jnp.sum(jnp.where(target, 0, weights * probs), axis=1)
     remaining = 1 - jnp.sum(jnp.where(target, probs, 0), axis=1)
@@ -143,7 +144,7 @@ def logit_cotangents(
       labels: ``[B]`` integers in ``[0, C)``.
 
     Returns:
-      ``[B, C]``, what `ltjax.Jacobian.vjp` of the logits takes.
+      ``[B, C]`` in at least float32, what `ltjax.Jacobian.vjp` of the logits takes.
 
     Examples:
       >>> logits, labels = jnp.zeros((1, 4)), jnp.array([0])
@@ -152,6 +153,7 @@ def logit_cotangents(
       [[-0.5   0.25  0.25  0.  ]]
     """
     _check(weights, logits, labels)
+    weights = at_least_float32(weights)
     probs, target = _flows(logits, labels, weights.dtype)
     others = jnp.where(target, 0, weights * probs) / weights.shape[0]
     return jnp.where(target, -jnp.sum(others, axis=1, keepdims=True), others)
@@ -187,7 +189,7 @@ def gdw_weights(
       clip: largest change of a weight, not negative.
 
     Returns:
-      ``[B, C]`` weights in the dtype of ``example_weights``.
+      ``[B, C]`` weights in at least float32.
 
     Examples:
       >>> logits, labels = jnp.zeros((2, 3)), jnp.array([0, 1])
@@ -200,6 +202,7 @@ def gdw_weights(
     batch = labels.shape[0]
     _validate.array("example_weights", example_weights, shape=(batch,), kind="floating")
     _validate.array("meta_gradient", meta_gradient, shape=logits.shape, kind="floating")
+    example_weights = at_least_float32(example_weights)
     dtype = example_weights.dtype
     size, limit = _scalar(_step_size(step_size, logits), dtype), _scalar(clip, dtype)
 

@@ -68,12 +68,13 @@ def l2rw() -> Weighting:
       >>> tx = optax.chain(ltjax.l2rw(), optax.sgd(0.1))
       >>> params = jnp.zeros(2)
       >>> state = tx.init(params)
-      >>> x, y = jnp.eye(2), jnp.array([1.0, -1.0])  # the second target is wrong
+      >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+      >>> y = jnp.array([1.0, 1.0, -1.0])  # the last target is wrong
       >>> losses, jac = ltjax.linearize(lambda w: (x @ w - y) ** 2, params)
       >>> updates, state = tx.update(
       ...     jac, state, params, meta_grad_fn=lambda w: 2 * (w - 1.0))
       >>> print(updates)
-      [0.2 0. ]
+      [0.1 0.1]
 
     References:
       Ren et al., *Learning to Reweight Examples for Robust Deep Learning*, ICML 2018
