@@ -268,8 +268,15 @@ def encode(
                 "categories: drop it."
             )
         features += [np.asarray([v == lv for v in column], float) for lv in levels]
-    where = list(names).index(target)
-    return Table(np.stack(features, 1), np.asarray([row[where] for row in table]))
+    targets = np.asarray([row[list(names).index(target)] for row in table])
+    unknown = np.flatnonzero(np.isin(targets, list(_MISSING)))
+    if unknown.size:
+        raise ValueError(
+            f"row {unknown[0] + 1} has no {target!r}, which is the target."
+        )
+    if not features:
+        raise ValueError(f"There is no column beside the target {target!r}.")
+    return Table(np.stack(features, 1), targets)
 
 
 _MOST_LEVELS = 100
@@ -277,7 +284,9 @@ _MISSING = {"", "?", "NA", "N/A", "NaN", "nan"}
 
 
 def _numbers(column: Sequence[str]) -> np.ndarray | None:
-    """The column as float64 with NaN where missing; None if there is text in it."""
+    """The column as float64, NaN where missing; None if it has text or nothing."""
+    if _MISSING.issuperset(column):
+        return None
     try:
         return np.asarray([np.nan if v in _MISSING else float(v) for v in column])
     except ValueError:

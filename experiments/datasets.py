@@ -474,3 +474,9 @@ def _check(source: Source, config: DataConfig) -> None:
     for problem, occurs in problems.items():
         if occurs:
             raise ValueError(f"{problem}.")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    print(describe(load(tyro.cli(DataConfig, description="Describes a data set."))))

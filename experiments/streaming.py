@@ -95,6 +95,8 @@ def stream(
       Dictionaries of "inputs" ``[b, H, W, 3]`` uint8, "targets" ``[b]`` and "index"
       ``[b]``, the position in the split.
     """
+    if not splits.streaming:
+        raise ValueError("splits must be of a streamed set, got arrays in memory.")
     if batch_size % process_count:
         raise ValueError(
             f"batch_size must be a multiple of the {process_count} processes, "

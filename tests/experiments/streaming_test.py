@@ -166,6 +166,11 @@ def test_bad_batch_sizes(splits, arguments, message):
         stream(splits, "train", **arguments)
 
 
+def test_arrays_are_not_streamed():
+    with pytest.raises(ValueError, match="must be of a streamed set"):
+        stream(load(DataConfig()), "train", batch_size=4)
+
+
 def test_prepared_directory(tmp_path):
     parts = _parts()
     parts["validation"] = parts.pop("val")
