@@ -1,0 +1,95 @@
+"""Cross-entropy on logits shifted by the class frequencies."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ltjax import _classes, _numerics, _validate
+
+
+def logit_adjusted_cross_entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    class_priors: jax.Array,
+    tau: float | jax.Array = 1.0,
+) -> jax.Array:
+    r"""Softmax cross-entropy on logits raised by the log of the class priors.
+
+    .. math:: \ell_i = -\log \mathrm{softmax}(z_i + \tau \log \pi)_{y_i}
+
+    A rare class has to win by a margin, so the trained logits, used without the
+    shift, favour it. Use :func:`ltjax.heads.adjust_logits` instead where the model
+    was trained with plain cross-entropy, never both.
+
+    Args:
+      logits: ``[B, C]`` scores, any float dtype.
+      labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+      class_priors: ``[C]`` positive training frequencies; their sum does not matter.
+        A traced zero is taken for the smallest normal number.
+      tau: strength, at least 0; 0 gives plain cross-entropy. May be traced.
+
+    Returns:
+      ``[B]`` losses in at least float32, not reduced.
+
+    Raises:
+      TypeError: if an argument is no array or number of the stated kind.
+      ValueError: if shapes disagree, a prior is not positive or ``tau`` is negative.
+
+    Examples:
+      >>> z, y = jnp.array([[2.0, 0.0]]), jnp.array([1])
+      >>> loss = ltjax.losses.logit_adjusted_cross_entropy(
+      ...     z, y, class_priors=jnp.array([0.9, 0.1]))
+      >>> f"{loss[0]:.3f}"
+      '4.212'
+
+    References:
+      Menon et al., *Long-tail learning via logit adjustment*, ICLR 2021, equation 10.
+    """
+    _validate.classification(logits, labels)
+    _validate.class_vector("class_priors", class_priors, logits.shape[1], positive=True)
+    _validate.number("tau", tau, low=0.0)
+    z = _numerics.at_least_float32(logits)
+    shift = jnp.asarray(tau, z.dtype) * _classes.log_priors(class_priors, z.dtype)
+    return optax.softmax_cross_entropy_with_integer_labels(z + shift[None, :], labels)
+
+
+def balanced_softmax(
+    logits: jax.Array, labels: jax.Array, *, class_counts: jax.Array
+) -> jax.Array:
+    r"""Softmax cross-entropy with every class weighted by its training count.
+
+    .. math:: \ell_i = -\log \frac{n_{y_i} e^{z_{i, y_i}}}{\sum_c n_c e^{z_{ic}}}
+
+    This is :func:`logit_adjusted_cross_entropy` at strength 1, stated with counts.
+
+    Args:
+      logits: ``[B, C]`` scores, any float dtype.
+      labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+      class_counts: ``[C]`` training counts, at least 0; an empty class counts as one
+        example.
+
+    Returns:
+      ``[B]`` losses in at least float32, not reduced.
+
+    Raises:
+      TypeError: if an argument is no array of the stated kind.
+      ValueError: if shapes disagree or a count is negative.
+
+    Examples:
+      >>> z, y = jnp.array([[2.0, 0.0]]), jnp.array([1])
+      >>> loss = ltjax.losses.balanced_softmax(z, y, class_counts=jnp.array([90, 10]))
+      >>> f"{loss[0]:.3f}"
+      '4.212'
+
+    References:
+      Ren et al., *Balanced meta-softmax for long-tailed visual recognition*,
+      NeurIPS 2020, section 3.
+    """
+    _validate.classification(logits, labels)
+    _validate.class_vector(
+        "class_counts", class_counts, logits.shape[1], positive=False
+    )
+    z = _numerics.at_least_float32(logits)
+    shift = jnp.log(_classes.occupied_counts(class_counts, z.dtype))
+    return optax.softmax_cross_entropy_with_integer_labels(z + shift[None, :], labels)

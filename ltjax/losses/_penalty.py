@@ -1,0 +1,37 @@
+"""Regularisation of the features."""
+
+import jax
+import jax.numpy as jnp
+
+from ltjax import _numerics, _validate
+
+
+def feature_penalty(embeddings: jax.Array) -> jax.Array:
+    r"""Half the squared length of every embedding.
+
+    .. math:: \ell_i = \tfrac12 \|h_i\|^2
+
+    Add it to the losses with a strength of choice, ``losses + 1e-2 *
+    feature_penalty(h)``: their mean then holds ``(strength / 2) mean |h|^2``, as
+    weight decay holds half the squared weights.
+
+    Args:
+      embeddings: ``[B, E]`` features, any float dtype.
+
+    Returns:
+      ``[B]`` penalties in at least float32, not reduced.
+
+    Raises:
+      TypeError: if ``embeddings`` is no floating array.
+      ValueError: if it does not have two axes.
+
+    Examples:
+      >>> print(ltjax.losses.feature_penalty(jnp.array([[3.0, 4.0], [0.0, 0.0]])))
+      [12.5  0. ]
+
+    References:
+      Hasegawa and Sato, *Exploring weight balancing on long-tailed recognition
+      problem*, ICLR 2024 (arXiv 2305.16573).
+    """
+    _validate.array("embeddings", embeddings, ndim=2, kind="floating")
+    return 0.5 * jnp.sum(_numerics.at_least_float32(embeddings) ** 2, axis=1)
