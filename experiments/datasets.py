@@ -88,10 +88,10 @@ class DataConfig:
     noise: Noise = "none"
     """How training labels are corrupted."""
     noise_rate: float = 0.0
-    """Share of labels drawn anew (uniform) or changed (all others)."""
+    """Probability that a label is drawn anew (uniform) or changed (all others)."""
     val_size: int | None = None
-    """Validation examples taken from the training part, as many of each class.
-    Default: the set's own validation part, else a tenth of each class. 0: none."""
+    """Validation examples to take from the training part, as many of each class; 0 for
+    none. Default: the set's own validation part, else a tenth of each class."""
     meta_size: int = 0
     """Clean examples, as many of each class, kept apart for methods that learn
     from a small trusted set."""

@@ -53,7 +53,7 @@ class Stream:
             self._iterator = None
 
     def _begin(self) -> grain.DatasetIterator:
-        threads = max(1, (os.cpu_count() or 1) // max(1, self._workers))
+        threads = max(1, min(16, os.cpu_count() or 1) // max(1, self._workers))
         rest = self._batches[self._position :].to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
         )

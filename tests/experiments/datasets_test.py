@@ -185,6 +185,31 @@ def test_human_labels(tmp_path):
         load(config)
 
 
+def test_asymmetric_noise_confuses_the_right_classes(tmp_path):
+    _cifar10(tmp_path, "webp")
+    config = DataConfig(
+        name="cifar10", path=str(tmp_path), noise="asymmetric", noise_rate=1.0
+    )
+    splits = load(config)
+    confused = np.asarray([0, 1, 0, 5, 7, 3, 6, 7, 8, 1])
+    np.testing.assert_array_equal(splits.train.targets, confused[splits.clean_targets])
+
+
+def test_block_noise_stays_in_the_superclass(tmp_path):
+    coarse, x = np.asarray(data.CIFAR100_SUPERCLASSES), formats.images(100)
+    for name in ("train", "test"):
+        labels = {"fine_labels": np.arange(100)}
+        formats.webp_zip(tmp_path / f"cifar100/{name}.zip", x, labels)
+    config = DataConfig(
+        name="cifar100", path=str(tmp_path), val_size=0, noise="block", noise_rate=1.0
+    )
+    splits = load(config)
+    assert (splits.train.targets != splits.clean_targets).all()
+    np.testing.assert_array_equal(
+        coarse[splits.train.targets], coarse[splits.clean_targets]
+    )
+
+
 # What is not there
 
 
