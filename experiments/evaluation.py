@@ -1,0 +1,188 @@
+"""What is reported about a model: numbers from its outputs on a split."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.datasets import Splits
+from experiments.methods import MethodConfig
+from ltjax import heads, metrics
+
+Scalars = dict[str, Any]  # name: a number, or a list of numbers
+REGIONS = ("many", "medium", "few")
+_TAUS = np.linspace(0.0, 3.0, 61, dtype=np.float32)
+_TARGET_BINS = 20
+
+
+class Predictions(NamedTuple):
+    """A model's outputs on one split, on the host."""
+
+    logits: np.ndarray  # [N, C]; [N, 1] in regression
+    embeddings: np.ndarray  # [N, E]
+    targets: np.ndarray  # [N]
+
+
+def evaluate(
+    val: Predictions | None,
+    test: Predictions,
+    splits: Splits,
+    method: MethodConfig,
+    *,
+    geometry: bool = False,
+) -> Scalars:
+    """Metrics of both splits, by names such as ``test/balanced_accuracy``.
+
+    With a post-hoc adjustment they are those of the adjusted logits, with ``plain_``
+    before the accuracies of the logits as trained; the strength is chosen on ``val``.
+    """
+    parts = {"val": val, "test": test} if val is not None else {"test": test}
+    if splits.num_classes is None:
+        return _prefixed({k: _regression(p, splits) for k, p in parts.items()})
+    found: Scalars = {}
+    if method.post_hoc != "none":
+        tau = _tau(val, splits, method)
+        found = {"tau": tau}
+        for split, part in parts.items():
+            plain = _classification(part, splits)
+            found[f"{split}/plain_accuracy"] = plain["accuracy"]
+            found[f"{split}/plain_balanced_accuracy"] = plain["balanced_accuracy"]
+        parts = {
+            k: p._replace(logits=adjust(p.logits, splits, method, tau))
+            for k, p in parts.items()
+        }
+    found |= _prefixed({k: _classification(p, splits) for k, p in parts.items()})
+    if geometry:
+        found |= _prefixed({k: _geometry(p, splits) for k, p in parts.items()})
+    return found
+
+
+def score(found: Scalars, *, split: str = "val") -> float | None:
+    """What the best epoch is chosen by, higher is better; None without that split."""
+    if f"{split}/balanced_accuracy" in found:
+        return found[f"{split}/balanced_accuracy"]
+    return -found[f"{split}/mae"] if f"{split}/mae" in found else None
+
+
+def adjust(
+    logits: np.ndarray, splits: Splits, method: MethodConfig, tau: float
+) -> np.ndarray:
+    """Logits moved from the training priors to equal ones."""
+    priors = _priors(splits)
+    return np.asarray(
+        heads.adjust_logits(logits, priors, tau=tau, mode=method.post_hoc)
+    )
+
+
+def target_groups(targets: np.ndarray, splits: Splits) -> np.ndarray:
+    """What averages over training examples are taken by, ``[N]`` int32.
+
+    The label; in regression 0, 1 or 2 for a target from a many-, medium- or few-shot
+    region.
+    """
+    if splits.num_classes is not None:
+        return targets.astype(np.int32)
+    masks = _target_shots(targets, splits)
+    return np.select(masks, range(3)).astype(np.int32)
+
+
+def _classification(part: Predictions, splits: Splits) -> Scalars:
+    classes = splits.num_classes
+    logits, labels = part.logits.astype(np.float64), part.targets
+    guess = logits.argmax(axis=1)
+    many, few = splits.shots
+    shots = metrics.class_shots(splits.class_counts, many=many, few=few)
+    by_shot = metrics.shot_accuracy(
+        guess, labels, splits.class_counts, many=many, few=few
+    )
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    probs = np.exp(shifted)
+    probs /= probs.sum(axis=1, keepdims=True)
+    log_likelihood = np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-30))
+    found = {
+        "accuracy": float((guess == labels).mean()),
+        "balanced_accuracy": metrics.balanced_accuracy(guess, labels, classes),
+        "loss": float(-log_likelihood.mean()),
+        "ece": metrics.expected_calibration_error(probs, labels),
+        "per_class_accuracy": metrics.per_class_accuracy(
+            guess, labels, classes
+        ).tolist(),
+    }
+    if classes > 5:
+        found["top5_accuracy"] = metrics.top_k_accuracy(logits, labels, k=5)
+    for region, accuracy, mask in zip(REGIONS, by_shot, shots, strict=True):
+        if mask.any():
+            found[region] = accuracy
+    return found
+
+
+def _regression(part: Predictions, splits: Splits) -> Scalars:
+    """Errors in the units of the data."""
+    guess, truth = (
+        x.astype(np.float64) * splits.target_std + splits.target_mean
+        for x in (part.logits[:, 0], part.targets)
+    )
+    errors = metrics.regression_errors(guess, truth)
+    found = _errors(errors, "")
+    shots = _target_shots(part.targets, splits)
+    for region, mask in zip(REGIONS, shots, strict=True):
+        if mask.any():
+            errors = metrics.regression_errors(guess, truth, where=mask)
+            found |= _errors(errors, f"{region}_")
+    return found
+
+
+def _errors(errors: metrics.RegressionErrors, prefix: str) -> Scalars:
+    return {
+        f"{prefix}{name}": getattr(errors, name)
+        for name in ("mae", "rmse", "geometric_mean")
+    }
+
+
+def _target_shots(targets: np.ndarray, splits: Splits) -> metrics.Shots:
+    """Regions by training examples in the same twentieth of the target's range."""
+    share = len(splits.train.targets) / _TARGET_BINS
+    return metrics.target_shots(
+        targets, splits.train.targets, bins=_TARGET_BINS, many=share, few=share / 5
+    )
+
+
+def _geometry(part: Predictions, splits: Splits) -> Scalars:
+    h, y, classes = part.embeddings, part.targets, splits.num_classes
+    tightness = metrics.tightness(h, y, classes)
+    cosines = metrics.cosine_statistics(h, y, classes)
+    return {
+        "fisher_ratio": metrics.fisher_discriminant_ratio(h, y, classes),
+        "tightness": tightness.overall,
+        "tightness_by_class": tightness.per_class.tolist(),
+        "cosine": cosines.overall,
+        "cosine_within": cosines.within,
+        "cosine_between": cosines.between,
+    }
+
+
+def _tau(val: Predictions | None, splits: Splits, method: MethodConfig) -> float:
+    """The strength of the adjustment: as set, or the best on the validation set."""
+    if method.post_hoc_tau is not None:
+        return method.post_hoc_tau
+    if val is None:
+        raise ValueError(
+            "post_hoc_tau must be given where there is no validation set to choose it "
+            "on, got None."
+        )
+    tau, _ = _search(val.logits, val.targets, _priors(splits), mode=method.post_hoc)
+    return float(tau)
+
+
+@jax.jit(static_argnames="mode")
+def _search(logits, labels, priors, *, mode):
+    return heads.search_tau(logits, labels, priors, _TAUS, mode=mode)
+
+
+def _priors(splits: Splits) -> np.ndarray:
+    counts = np.maximum(splits.class_counts, 1).astype(np.float32)
+    return counts / counts.sum()
+
+
+def _prefixed(found: dict[str, Scalars]) -> Scalars:
+    return {f"{k}/{name}": v for k, part in found.items() for name, v in part.items()}
