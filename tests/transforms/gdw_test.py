@@ -544,8 +544,10 @@ def test_seeds_train_together_under_vmap():
         chex.assert_trees_all_close(one, run(keys[i], lrs[i]), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["batch_norm", "conv"])
-@pytest.mark.parametrize("level", ["class", "instance"])
+@pytest.mark.parametrize(
+    ("level", "model"),
+    [("class", "batch_norm"), ("class", "conv"), ("instance", "batch_norm")],
+)
 def test_eight_devices_equal_one(level, model):
     params, batch, meta = _problem(model, batch=16)
     tx = transforms.gdw(C, lookahead_lr=LR, key=KEY, level=level)
