@@ -1,5 +1,6 @@
 """GradTail: weights from the agreement of each gradient with the prevailing one."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ltjax import _validate
-from ltjax._jacobian import resolve_mask, select
+from ltjax._jacobian import DEFINITIONS, resolve_mask, select
 from ltjax._numerics import at_least_float32, safe_divide
 from ltjax.transforms._weighting import Weighting, effective_size, state_dtype
 
@@ -152,6 +153,7 @@ def gradtail(
     mask: Any = None,
     z_score: bool = False,
     reference: str = "weighted",
+    definition: str | None = None,
     strength: float | jax.Array = 5.0,
     slope: float | jax.Array = 4.0,
     center: float | jax.Array = 0.0,
@@ -190,13 +192,17 @@ def gradtail(
         +-1 in its last layer.
       reference: ``"weighted"`` takes G from the weighted gradients, which cost nothing
         more; ``"unweighted"`` from the plain ones, one more backward pass.
+      definition: what an example's gradient is where examples are coupled by batch
+        normalisation: ``"row"``, ``"frozen"`` or ``"attribution"``, see
+        `ltjax.Jacobian`. There it is needed for anything that takes norms.
       strength, slope, center, width, max_weight: see `gradtail_weights`.
 
     Returns:
       A `Weighting`, to be used as the first transformation of a chain.
 
     Raises:
-      ValueError: if a name is unknown or a number outside its range.
+      ValueError: if a name is unknown or a number outside its range; in ``update``, if
+        examples are coupled and ``definition`` is needed.
 
     Examples:
       >>> tx = optax.chain(ltjax.gradtail(burn_in=1), optax.sgd(0.1))
@@ -219,6 +225,8 @@ def gradtail(
         _validate.choice("activation", activation, ACTIVATIONS)
     _validate.choice("similarity", similarity, SIMILARITIES)
     _validate.choice("reference", reference, ("weighted", "unweighted"))
+    if definition is not None:
+        _validate.choice("definition", definition, DEFINITIONS)
     _validate.number("decay", decay, low=0, high=1, open_high=True)
     _validate.number("burn_in", burn_in, low=0)
     _check_shape(strength, slope, center, width, max_weight)
@@ -242,8 +250,11 @@ def gradtail(
         del params, extra_args
         dtype = state.similarity_mean.dtype
         keep = None if mask is None else resolve_mask(mask, jac.params)
-        norms = jac.norms(mask=keep).astype(dtype) if needs_norms else None
-        s = _similarity(similarity, jac, state, decay, norms)
+        norms = None
+        if needs_norms:
+            norms = jac.norms(mask=keep, definition=definition).astype(dtype)
+        dots = functools.partial(jac.jvp, definition=definition)
+        s = _similarity(similarity, dots, state, decay, norms)
         state = _update_statistics(state, s, decay)
         if z_score:
             s = _standardise(s, state, decay)
@@ -272,7 +283,7 @@ def gradtail(
     return Weighting(init, weights, observe)
 
 
-def _similarity(kind, jac, state, decay, norms):
+def _similarity(kind, dots, state, decay, norms):
     """Similarity of every row with the bias-corrected mean gradient."""
     dtype = state.similarity_mean.dtype
     correction = _bias(decay, state.step, dtype)
@@ -280,12 +291,12 @@ def _similarity(kind, jac, state, decay, norms):
         lambda g: safe_divide(g, jnp.full_like(g, correction)), state.mean_grad
     )
     if kind == "dot":
-        return jac.jvp(mean).astype(dtype)
+        return dots(mean).astype(dtype)
     # Normalising before the product keeps tiny gradients from underflowing.
     size = optax.tree.norm(mean).astype(dtype)
     unit = jax.tree.map(lambda g: safe_divide(g, jnp.full_like(g, size)), mean)
-    dots = jac.jvp(unit).astype(dtype)
-    return dots if kind == "dot_unit_mean" else safe_divide(dots, norms)
+    s = dots(unit).astype(dtype)
+    return s if kind == "dot_unit_mean" else safe_divide(s, norms)
 
 
 def _update_mean(state, gradient, decay):
