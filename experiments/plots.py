@@ -1,0 +1,258 @@
+"""Pictures of runs: plain arrays in, a PNG out.
+
+Every method keeps its colour in all pictures. Where there are many methods, each has a
+panel of its own with the baseline in grey behind it, so that nothing overlaps.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+GREY = "#6b6b6b"
+# Paul Tol's muted scheme, made for colour-blind readers.
+_COLORS = (
+    *("#332288", "#CC6677", "#117733", "#AA4499", "#44AA99"),
+    *("#882255", "#88CCEE", "#999933", "#DDCC77"),
+)
+_METHODS = (
+    *("ABSGD", "GradTail", "GDW", "MW-Net", "ELM", "Weight balancing"),
+    *("CE + clean set", "Class-balanced CE", "Logit adjustment"),
+)
+_KNOWN = {"CE": GREY, **dict(zip(_METHODS, _COLORS, strict=True))}
+_STYLE = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.titlesize": 14,
+    "figure.dpi": 150,
+}
+
+
+def color(label: str) -> str:
+    """The colour of a method; unknown ones take turns by their name."""
+    return _KNOWN.get(label) or _COLORS[sum(map(ord, label)) % len(_COLORS)]
+
+
+def summary(
+    path: Path, values: Mapping[str, np.ndarray], *, title: str, xlabel: str
+) -> None:
+    """One row per method, best on top: every seed a dot, mean and standard deviation.
+
+    ``values``: for each label, ``[seeds]``.
+    """
+    order = sorted(values, key=lambda label: values[label].mean())
+    height = 1.6 + 0.42 * len(order)
+    with _figure(path, title, figsize=(8.5, height)) as figure:
+        ax = figure.subplots()
+        for row, label in enumerate(order):
+            own = np.asarray(values[label])
+            style = {"color": color(label), "zorder": 3}
+            ax.plot(own, np.full(own.size, row - 0.2), "o", ms=3.5, alpha=0.5, **style)
+            ax.errorbar(
+                own.mean(), row + 0.1, xerr=_std(own), fmt="o", ms=8, lw=2.5, **style
+            )
+            ax.annotate(
+                f"{own.mean():.1f}",
+                (1.01, row),
+                xycoords=("axes fraction", "data"),
+                va="center",
+            )
+        if "CE" in values:
+            ax.axvline(np.mean(values["CE"]), color=GREY, ls="--", lw=1, zorder=1)
+        ax.set(xlabel=xlabel, yticks=range(len(order)), yticklabels=order)
+        ax.set_ylim(-0.6, len(order) - 0.4)
+        ax.grid(axis="y", visible=False)
+
+
+def accuracy_by_frequency(
+    path: Path,
+    accuracy: Mapping[str, np.ndarray],
+    class_counts: Sequence[int],
+    *,
+    title: str,
+    baseline: str = "CE",
+) -> None:
+    """Accuracy of each class, the most frequent first; the band is one std over seeds.
+
+    ``accuracy``: for each label, ``[seeds, C]`` in percent, classes by frequency.
+    """
+    x = np.arange(len(class_counts))
+    with _panels(path, title, accuracy, baseline=baseline) as axes:
+        for label, ax in axes.items():
+            for name in dict.fromkeys((baseline, label)):
+                if name in accuracy:
+                    _band(ax, x, np.asarray(accuracy[name]), name, marker="o", ms=3)
+            ax.set(ylim=(0, 102), title=label)
+            ax.set_xticks(x[::3], [str(class_counts[i]) for i in x[::3]])
+            _outer(ax, "training images of the class", "test accuracy, %")
+
+
+def weights_over_time(
+    path: Path,
+    weights: Mapping[str, np.ndarray],
+    class_counts: Sequence[int],
+    *,
+    title: str,
+) -> None:
+    """Mean weight of each class by epoch, relative to the mean over all examples.
+
+    ``weights``: for each label, ``[epochs, C]``.
+    """
+    shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(class_counts)))
+    with _panels(path, title, weights, wide=True) as axes:
+        for label, ax in axes.items():
+            own = np.asarray(weights[label])
+            for c, shade in enumerate(shades):
+                ax.plot(np.arange(1, len(own) + 1), own[:, c], color=shade, lw=1.6)
+            ax.axhline(1, color=GREY, lw=1, ls="--", zorder=1)
+            ax.set(title=label, yscale="log")
+            _plain_log(ax, own)
+            _outer(ax, "epoch", "weight, mean of the class")
+        handles = [plt.Line2D([], [], color=s, lw=3) for s in shades]
+        next(iter(axes.values())).figure.legend(
+            handles,
+            [str(n) for n in class_counts],
+            title="training images\nof the class",
+            loc="outside right center",
+        )
+
+
+def wrong_label_weights(
+    path: Path, weights: Mapping[str, np.ndarray], *, title: str
+) -> None:
+    """Mean weight of examples with right and with wrong labels by epoch.
+
+    ``weights``: for each label, ``[seeds, epochs, 2]``: right, wrong; relative to the
+    mean over all examples.
+    """
+    names = {"right label": ("#0077BB", "-"), "wrong label": ("#EE7733", "--")}
+    with _panels(path, title, weights, wide=True) as axes:
+        for label, ax in axes.items():
+            own = np.asarray(weights[label])
+            epochs = np.arange(1, own.shape[1] + 1)
+            for i, (name, (shade, line)) in enumerate(names.items()):
+                _band(ax, epochs, own[..., i], name, color=shade, ls=line)
+            ax.set(title=label)
+            ax.set_ylim(bottom=0)
+            _outer(ax, "epoch", "mean weight")
+        handles = [
+            plt.Line2D([], [], color=shade, ls=line, lw=2)
+            for shade, line in names.values()
+        ]
+        next(iter(axes.values())).figure.legend(
+            handles, list(names), loc="outside right center"
+        )
+
+
+def loss_curves(
+    path: Path,
+    losses: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    title: str,
+    baseline: str = "CE",
+) -> None:
+    """Training (dashed) and validation (solid) loss; bands are one std over seeds.
+
+    ``losses``: for each label ``(training, validation)``, each ``[seeds, epochs]``.
+    """
+    with _panels(path, title, losses, baseline=baseline) as axes:
+        for label, ax in axes.items():
+            for name in dict.fromkeys((baseline, label)):
+                if name not in losses:
+                    continue
+                for own, line in zip(losses[name], ("--", "-"), strict=True):
+                    epochs = np.arange(1, own.shape[1] + 1)
+                    _band(ax, epochs, np.asarray(own), name, ls=line, log=True)
+            ax.set(title=label, yscale="log")
+            _outer(ax, "epoch", "loss")
+        handles = [plt.Line2D([], [], color="k", ls=line) for line in ("--", "-")]
+        handles.append(plt.Line2D([], [], color=GREY, lw=3))
+        next(iter(axes.values())).figure.legend(
+            handles, ["training", "validation", baseline], loc="outside right center"
+        )
+
+
+@contextlib.contextmanager
+def _figure(
+    path: Path, title: str, *, figsize: tuple[float, float]
+) -> Iterator[Figure]:
+    with plt.rc_context(_STYLE):
+        figure = plt.figure(figsize=figsize, layout="constrained")
+        figure.suptitle(title)
+        try:
+            yield figure
+            figure.savefig(path)
+        finally:
+            plt.close(figure)
+
+
+@contextlib.contextmanager
+def _panels(
+    path: Path, title: str, labels, *, baseline: str | None = None, wide: bool = False
+) -> Iterator[dict[str, Axes]]:
+    """A panel for every label but the baseline, which is in all of them."""
+    names = [label for label in labels if label != baseline] or list(labels)
+    columns = min(len(names), 2 if wide and len(names) == 4 else 3)
+    rows = math.ceil(len(names) / columns)
+    size = max(3.4 * columns + 1.6, 6.5), 2.5 * rows + 0.9
+    with _figure(path, title, figsize=size) as figure:
+        grid = figure.subplots(
+            rows, columns, sharex=True, sharey=not wide, squeeze=False
+        )
+        for ax in grid.flat[len(names) :]:
+            ax.remove()
+        for column, ax in enumerate(grid[-1]):
+            if ax.figure is None and rows > 1:
+                grid[-2, column].xaxis.set_tick_params(labelbottom=True)
+        yield dict(zip(names, grid.flat, strict=False))
+
+
+def _band(
+    ax: Axes, x: np.ndarray, values: np.ndarray, label: str, *, log=False, **style
+) -> None:
+    """Mean over the first axis with a band of one standard deviation."""
+    style = {"color": color(label), "lw": 1.8} | style
+    values = np.log(np.maximum(values, 1e-8)) if log else values
+    mean, std = values.mean(0), _std(values)
+    low, high = mean - std, mean + std
+    if log:
+        mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
+    ax.fill_between(x, low, high, color=style["color"], alpha=0.18, lw=0)
+    ax.plot(x, mean, **style)
+
+
+def _std(values: np.ndarray) -> np.ndarray:
+    return values.std(0, ddof=1) if len(values) > 1 else 0 * values[0]
+
+
+def _outer(ax: Axes, xlabel: str, ylabel: str) -> None:
+    """Axis labels at the rim only."""
+    spec = ax.get_subplotspec()
+    if spec.is_last_row():
+        ax.set_xlabel(xlabel)
+    if spec.is_first_col():
+        ax.set_ylabel(ylabel)
+
+
+def _plain_log(ax: Axes, values: np.ndarray) -> None:
+    """Ticks of a logarithmic axis as plain numbers, 1, 2, 5 of every decade."""
+    low, high = np.nanmin(values), np.nanmax(values)
+    ax.set_ylim(min(low, 0.8) / 1.1, max(high, 1.25) * 1.1)
+    ax.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())

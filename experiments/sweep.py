@@ -1,0 +1,273 @@
+"""Many small runs as one program: hyperparameters and seeds are mapped over.
+
+The images are scikit-learn's 1,797 handwritten digits. A `Draw` (one per seed) says by
+indices which of them are for training and how they are labelled. `Sweep` trains a
+method on every pair of a candidate and a draw, one compiled epoch at a time::
+
+    sweep = Sweep(build, candidates, draws, epochs=30)
+    logs = [sweep.epoch() for _ in range(30)]
+    logits = sweep.logits("test")  # [candidates, seeds, examples, classes]
+"""
+
+import functools
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments import models
+from experiments.methods import Batch, Method
+from experiments.models import ModelConfig
+from ltjax import data
+
+NUM_CLASSES = 10
+TEST, VAL, META, TRAIN = 40, 20, 10, 100  # examples per class
+FACTOR, NOISE_RATE = 0.02, 0.4
+BATCH, STEPS = 50, 20  # STEPS make an epoch
+
+Scenario = Literal["long-tail", "noise"]
+
+
+class Draw(NamedTuple):
+    """What one seed sees: indices into the images, and their labels."""
+
+    labels: np.ndarray  # [N], classes numbered in an order of the seed's own
+    given: np.ndarray  # [N], as used in training: partly wrong where there is noise
+    train: np.ndarray
+    val: np.ndarray
+    meta: np.ndarray
+    test: np.ndarray  # the same images for every seed
+
+
+class Build(NamedTuple):
+    """What is compiled in: how to make a method of its numbers, and the network.
+
+    ``method(numbers, apply, class_counts, epochs) -> Method``, where ``numbers`` are
+    those of a candidate.
+    """
+
+    method: Callable[[dict[str, jax.Array], Any, jax.Array, int], Method]
+    model: ModelConfig
+
+
+class EpochLog(NamedTuple):
+    """What happened in an epoch; arrays begin with the axes [candidates, seeds]."""
+
+    loss: np.ndarray  # mean over the training examples
+    weights: np.ndarray  # [..., 2, C]: mean by whether the label is wrong, and by class
+    losses: np.ndarray  # [..., 2, C]
+    val_loss: np.ndarray
+    val_accuracy: np.ndarray
+    seconds: float  # of training, evaluation left out
+
+
+def load_images() -> tuple[np.ndarray, np.ndarray]:
+    """Images ``[N, 64]`` in [0, 1] and classes ``[N]``."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return (digits.data / 16).astype(np.float32), digits.target.astype(np.int64)
+
+
+def draw(classes: np.ndarray, scenario: Scenario, seed: int) -> Draw:
+    """Splits for a seed: test images stay the same, all else is drawn anew."""
+    pool, test = data.meta_split(classes, NUM_CLASSES * TEST, np.random.default_rng(0))
+    rng = np.random.default_rng([seed, 1])
+    # Other digits are frequent for every seed: class 0 is the most frequent one.
+    labels = rng.permutation(NUM_CLASSES)[classes]
+    parts = {}
+    for name, size in (("val", VAL), ("meta", META)):
+        rest, own = data.meta_split(labels[pool], NUM_CLASSES * size, rng)
+        pool, parts[name] = pool[rest], pool[own]
+    counts = np.full(NUM_CLASSES, TRAIN)
+    if scenario == "long-tail":
+        counts = data.exponential_counts(NUM_CLASSES, TRAIN, FACTOR)
+    train = pool[data.subsample(labels[pool], counts, rng)]
+    given = labels.copy()
+    if scenario == "noise":
+        transition = data.uniform_noise(NUM_CLASSES, NOISE_RATE, include_self=False)
+        given[train], _ = data.corrupt_labels(
+            labels[train], transition, rng, exact=True
+        )
+    return Draw(labels, given, train=train, test=test, **parts)
+
+
+def combinations(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    """Candidates: every combination of a grid's values."""
+    return [dict(zip(grid, c, strict=True)) for c in itertools.product(*grid.values())]
+
+
+class Sweep:
+    """A method on every pair of a candidate and a draw, trained together."""
+
+    def __init__(
+        self,
+        build: Build,
+        candidates: Sequence[Mapping[str, float]],
+        draws: Sequence[Draw],
+        *,
+        epochs: int,
+        with_meta: bool = False,
+    ):
+        """Prepares the runs; ``with_meta`` trains on the clean set as well."""
+        self._program = _program(build, epochs)
+        self._draws = draws
+        self._train = [
+            np.concatenate([d.train, d.meta]) if with_meta else d.train for d in draws
+        ]
+        self._orders = [
+            (_endless(t, [i, 2]), _endless(d.meta, [i, 3]))
+            for i, (t, d) in enumerate(zip(self._train, draws, strict=True))
+        ]
+        self.class_counts = np.stack(
+            [
+                data.class_counts(d.given[t], NUM_CLASSES)
+                for d, t in zip(draws, self._train, strict=True)
+            ]
+        )
+        self._numbers = {
+            name: jnp.asarray([c[name] for c in candidates], jnp.float32)
+            for name in candidates[0]
+        }
+        self._seeds = Seed(
+            key=jax.random.split(jax.random.key(0), len(draws)),
+            class_counts=jnp.asarray(self.class_counts, jnp.float32),
+            labels=jnp.asarray([d.labels for d in draws], jnp.int32),
+            given=jnp.asarray([d.given for d in draws], jnp.int32),
+        )
+        networks = _networks(build.model, len(draws))
+        self._state = self._program.init(self._numbers, self._seeds, *networks[1:])
+
+    def epoch(self) -> EpochLog:
+        """Trains all runs for an epoch."""
+        order, meta_order = (
+            np.stack([[next(o) for _ in range(STEPS)] for o in orders])
+            for orders in zip(*self._orders, strict=True)
+        )
+        start = time.perf_counter()
+        self._state, log = self._program.epoch(
+            self._state, self._numbers, self._seeds, order, meta_order
+        )
+        jax.block_until_ready(self._state)
+        seconds = time.perf_counter() - start
+        labels = np.stack([d.labels[d.val] for d in self._draws])
+        logits = self.logits("val")
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[None])
+        return EpochLog(
+            **jax.device_get(log),
+            val_loss=np.asarray(losses.mean(-1)),
+            val_accuracy=(logits.argmax(-1) == labels).mean(-1),
+            seconds=seconds,
+        )
+
+    def logits(self, split: Literal["val", "test"]) -> np.ndarray:
+        """``[candidates, seeds, examples, classes]`` of a held-out split."""
+        index = np.stack([getattr(d, split) for d in self._draws])
+        return np.asarray(self._program.logits(self._state, index))
+
+
+class Seed(NamedTuple):
+    """What a run gets from its seed."""
+
+    key: jax.Array
+    class_counts: jax.Array  # [C]
+    labels: jax.Array  # [N]
+    given: jax.Array  # [N]
+
+
+class Program(NamedTuple):
+    """Compiled functions over all runs."""
+
+    init: Callable
+    epoch: Callable
+    logits: Callable
+
+
+@functools.cache
+def _program(build: Build, epochs: int) -> Program:
+    """The same for every scenario, so that it is compiled once."""
+    images = jnp.asarray(load_images()[0])
+    apply = _networks(build.model, 1)[0]
+
+    def method(numbers, seed):
+        return build.method(numbers, apply, seed.class_counts, epochs)
+
+    def init(numbers, seed, params, rest):
+        return method(numbers, seed).init(params, rest, images[:BATCH], seed.key)
+
+    def epoch(state, numbers, seed, order, meta_order):
+        step = method(numbers, seed).step
+
+        def body(state, indices):
+            own, meta = indices
+            key = jax.random.fold_in(seed.key, state.step)
+            state, metrics = step(
+                state,
+                Batch(images[own], seed.given[own]),
+                Batch(images[meta], seed.labels[meta]),
+                key,
+            )
+            return state, (metrics["losses"], metrics["weights"])
+
+        state, (losses, weights) = jax.lax.scan(body, state, (order, meta_order))
+        wrong = seed.given[order] != seed.labels[order]
+        group = (wrong * NUM_CLASSES + seed.given[order]).ravel()
+
+        def mean_by_group(x):
+            total = jnp.zeros(2 * NUM_CLASSES).at[group].add(x.ravel())
+            count = jnp.zeros(2 * NUM_CLASSES).at[group].add(1.0)
+            return (total / count).reshape(2, NUM_CLASSES)
+
+        log = {
+            "loss": losses.mean(),
+            "weights": mean_by_group(weights),
+            "losses": mean_by_group(losses),
+        }
+        return state, log
+
+    def logits(state, index):
+        outputs, _ = apply(state.params, state.rest, images[index], train=False)
+        return outputs.logits
+
+    def over_runs(fun, of_candidate, of_seed):
+        fun = jax.vmap(fun, of_seed)
+        return jax.jit(jax.vmap(fun, of_candidate))
+
+    return Program(
+        init=over_runs(init, (0, None, None, None), (None, 0, 0, 0)),
+        epoch=over_runs(epoch, (0, 0, None, None, None), (0, None, 0, 0, 0)),
+        logits=over_runs(logits, (0, None), (0, 0)),
+    )
+
+
+@functools.cache
+def _networks(config: ModelConfig, seeds: int) -> tuple[Any, Any, Any]:
+    """A network for every seed: ``(apply, params, rest)``, the latter two stacked."""
+    # Eagerly: compiling the draw of all weights takes longer than drawing them.
+    parts = [
+        models.functional(
+            models.make_model(
+                config, input_shape=(64,), num_outputs=NUM_CLASSES, rngs=nnx.Rngs(seed)
+            )
+        )
+        for seed in range(seeds)
+    ]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(part[1:] for part in parts))
+    return parts[0][0], *stacked
+
+
+def _endless(indices: np.ndarray, seed: Sequence[int]):
+    """Batches of random permutations, one after the other, for ever."""
+    rng = np.random.default_rng(seed)
+    left = rng.permutation(indices)
+    while True:
+        while len(left) < BATCH:
+            left = np.concatenate([left, rng.permutation(indices)])
+        yield left[:BATCH]
+        left = left[BATCH:]
