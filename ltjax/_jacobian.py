@@ -12,12 +12,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.extend import core
 
 from ltjax import _validate
+from ltjax._chunks import map_chunks
+from ltjax._intercept import Intercepted, Plan
 from ltjax._numerics import at_least_float32, widest
+from ltjax._program import Program
 
 _CHUNK_BYTES = 256 * 2**20
+DEFINITIONS = ("row", "frozen", "attribution")
 
 
 class Jacobian:
@@ -25,9 +31,18 @@ class Jacobian:
 
     There is one row for every element of the outputs: ``[B]`` losses have ``B`` rows,
     ``[B, C]`` logits ``B * C``. Row ``i`` is the exact derivative of output ``i`` of
-    the function that was given, so where examples influence each other (train-mode
-    batch normalisation) it runs through the batch statistics; it then differs from
-    the gradient of a batch that holds example ``i`` alone.
+    the function that was given. Where examples influence each other (train-mode
+    batch normalisation) there are three definitions of what belongs to example ``i``:
+
+    - ``"row"``: that row, through the statistics of the batch;
+    - ``"frozen"``: the row of the function whose statistics are constants;
+    - ``"attribution"``: the part of the gradient of the summed losses that comes in
+      by the example's own activations, layer by layer, as hooks in a model see it.
+
+    They agree where examples are independent. `vjp` is always the exact weighted
+    gradient, and `jvp` is that of the rows unless another definition is asked for;
+    `norms` wants a choice for coupled examples, because it makes a large difference
+    there. None of them is the gradient of a batch that holds example ``i`` alone.
 
     Objects of this class come from `linearize`, `linearize_examples` and
     `Jacobian.from_rows`. They live inside one trace: make and use them in the same
@@ -37,6 +52,8 @@ class Jacobian:
       shape: shape of the outputs.
       dtype: dtype of the outputs.
       params: the parameters (arrays, or their shapes and dtypes).
+      method: how products are computed: ``"intercept"``, ``"linearize"`` or ``"rows"``.
+      reason: why that method, in words.
     """
 
     def __init__(
@@ -45,12 +62,18 @@ class Jacobian:
         outputs: jax.Array,
         jvp: Callable[[Any], jax.Array],
         vjp: Callable[[jax.Array], Any],
+        *,
+        reason: str = "",
+        plan: Plan | None = None,
     ):
         self.params = params
         self.shape = outputs.shape
         self.dtype = outputs.dtype
+        self.method = "linearize"
+        self.reason = reason
         self._jvp = jvp
         self._vjp = vjp
+        self._plan = plan
 
     @staticmethod
     def from_rows(rows: Any, params: Any, shape: tuple[int, ...]) -> "Jacobian":
@@ -67,20 +90,27 @@ class Jacobian:
         """
         return _Rows(rows, params, shape)
 
-    def jvp(self, direction: Any) -> jax.Array:
-        """``<row, direction>`` for every row, by one forward-mode pass.
+    def jvp(self, direction: Any, *, definition: str | None = None) -> jax.Array:
+        """``<row, direction>`` for every row.
 
         Args:
           direction: tree like ``params``, in any floating dtype. Leaves may be
             `optax.MaskedNode()`: they are left out, and so is their cost.
+          definition: ``"row"`` (default), ``"frozen"`` or ``"attribution"``. The last
+            two cost another forward and backward pass where examples are coupled.
 
         Returns:
           An array shaped like the outputs, in their dtype.
+
+        Raises:
+          ValueError: if the definition has no meaning for the function.
         """
-        return self._jvp(_like_params("direction", direction, self.params))
+        direction = _like_params("direction", direction, self.params)
+        tapped = self._by_definition(definition)
+        return tapped.dots(_optional(direction)) if tapped else self._jvp(direction)
 
     def vjp(self, cotangents: jax.Array) -> Any:
-        """``sum_i cotangents[i] * row[i]``, the weighted gradient, by one backward pass.
+        """``sum_i cotangents[i] * row[i]``, the weighted gradient: one backward pass.
 
         Args:
           cotangents: array shaped like the outputs, in any floating dtype.
@@ -99,27 +129,68 @@ class Jacobian:
         Args:
           chunk_size: rows computed at a time; by default as many as fit 256 MiB.
         """
-        return self._map_rows(lambda row: row, chunk_size)
+        return self._map_rows(lambda row: row, _chunks(chunk_size))
 
-    def norms(self, *, mask: Any = None, chunk_size: int | None = None) -> jax.Array:
-        """Euclidean norm of every row, exact, in chunks of bounded memory.
+    def norms(
+        self,
+        *,
+        mask: Any = None,
+        chunk_size: int | None = None,
+        definition: str | None = None,
+    ) -> jax.Array:
+        """Euclidean norm of every row, exact, in bounded memory.
+
+        For independent examples the norms come from what one backward pass leaves at
+        every layer; call `norms` and `jvp` in the same function and they share it.
+        Otherwise the exact rows cost one backward pass each.
 
         Args:
           mask: tree of booleans like ``params`` (or a prefix of it); the norm is over
             the leaves where it is true. Everything by default.
           chunk_size: rows computed at a time; by default as many as fit 256 MiB.
+          definition: ``"row"``, ``"frozen"`` or ``"attribution"``; needed for losses
+            ``[B]`` that are not known to be independent, see `Jacobian`.
 
         Returns:
           An array shaped like the outputs, in at least float32.
+
+        Raises:
+          ValueError: if a definition is needed, or has no meaning for the function.
         """
+        if definition is None and self._plan and not self._plan.independent:
+            raise ValueError(
+                f"norms needs a definition here ({self._plan.reason}): 'row' (exact, "
+                "one backward pass per example), 'frozen' (batch statistics held "
+                "constant) or 'attribution' (layer by layer)."
+            )
+        chunks = _chunks(chunk_size)
+        tapped = self._by_definition(definition)
+        if tapped:
+            keep = [not _is_masked(x) for x in _leaves(select(self.params, mask))]
+            return jnp.sqrt(tapped.squares(keep, chunks))
 
         def squares(row):
             leaves = jax.tree.leaves(select(row, mask))
-            return sum(jnp.sum(jnp.square(at_least_float32(g))) for g in leaves)
+            squares = (jnp.sum(jnp.square(at_least_float32(g))) for g in leaves)
+            return sum(squares, start=jnp.zeros((), wide))
 
-        return jnp.sqrt(self._map_rows(squares, chunk_size))
+        wide = widest(self.dtype)
+        return jnp.sqrt(self._map_rows(squares, chunks))
 
-    def _map_rows(self, fun: Callable[[Any], Any], chunk_size: int | None) -> Any:
+    def _by_definition(self, definition: str | None) -> Intercepted | None:
+        """What computes a definition of the rows, or None for the rows themselves."""
+        _check_definition(definition)
+        if definition in (None, "row") or (self._plan and self._plan.independent):
+            return None
+        if self._plan is None or self._plan.obstacle or self._plan.mixers:
+            why = self._plan.reason if self._plan else "losses of shape [B] are needed"
+            raise ValueError(f"definition={definition!r} has no meaning here: {why}.")
+        leaves = jax.tree.leaves(self.params)
+        return Intercepted(self._plan, leaves, freeze=definition == "frozen")
+
+    def _map_rows(
+        self, fun: Callable[[Any], Any], chunk_size: Callable[[int], int]
+    ) -> Any:
         """``fun(row)`` for every row, stacked to the shape of the outputs."""
         rows = math.prod(self.shape)
 
@@ -127,15 +198,32 @@ class Jacobian:
             basis = jnp.zeros((rows,), self.dtype).at[index].set(1)
             return fun(self._vjp(basis.reshape(self.shape)))
 
-        out = map_chunks(one, jnp.arange(rows), self._chunk_size(chunk_size))
+        out = map_chunks(one, jnp.arange(rows), chunk_size(_nbytes(self.params)))
         return jax.tree.map(lambda x: x.reshape(self.shape + x.shape[1:]), out)
 
-    def _chunk_size(self, chunk_size: int | None) -> int:
-        if chunk_size is not None:
-            _validate.integer("chunk_size", chunk_size, low=1)
-            return chunk_size
-        row = sum(p.size * p.dtype.itemsize for p in jax.tree.leaves(self.params))
-        return max(1, _CHUNK_BYTES // max(row, 1))
+
+class _Intercepted(Jacobian):
+    """Rows of independent examples, read off one backward pass."""
+
+    def __init__(self, params: Any, tapped: Intercepted, reason: str):
+        treedef = jax.tree.structure(params)
+        super().__init__(
+            params,
+            tapped.outputs[0],
+            lambda direction: tapped.dots(_optional(direction)),
+            lambda weights: jax.tree.unflatten(treedef, tapped.gradient(weights)),
+            reason=reason,
+        )
+        self.method = "intercept"
+        self._tapped = tapped
+
+    def dense(self, *, chunk_size: int | None = None) -> Any:
+        rows = self._tapped.rows(_chunks(chunk_size))
+        return jax.tree.unflatten(jax.tree.structure(self.params), rows)
+
+    def _by_definition(self, definition):
+        _check_definition(definition)
+        return self._tapped
 
 
 class _Rows(Jacobian):
@@ -145,11 +233,15 @@ class _Rows(Jacobian):
         params = _as_params(params)
         rows = _rows_like_params(rows, params, shape)
         self._rows = rows
+        self._plan = None
+        self.method = "rows"
+        self.reason = "the rows were given"
         self.params = params
         self.shape = tuple(shape)
         self.dtype = widest(*(g.dtype for g in jax.tree.leaves(rows)))
 
-    def jvp(self, direction: Any) -> jax.Array:
+    def jvp(self, direction: Any, *, definition: str | None = None) -> jax.Array:
+        _check_definition(definition)
         direction = _like_params("direction", direction, self.params)
 
         def dots(g, v):
@@ -176,7 +268,15 @@ class _Rows(Jacobian):
     def dense(self, *, chunk_size: int | None = None) -> Any:
         return self._rows
 
-    def norms(self, *, mask: Any = None, chunk_size: int | None = None) -> jax.Array:
+    def norms(
+        self,
+        *,
+        mask: Any = None,
+        chunk_size: int | None = None,
+        definition: str | None = None,
+    ) -> jax.Array:
+        _check_definition(definition)
+
         def squares(g):
             axes = tuple(range(len(self.shape), g.ndim))
             return jnp.sum(jnp.square(g.astype(self.dtype)), axes)
@@ -188,8 +288,8 @@ class _Rows(Jacobian):
 class _Examples(Jacobian):
     """Rows of a function of single examples: dense forms by ``vmap(grad)``."""
 
-    def __init__(self, loss_fn, batch, *args):
-        super().__init__(*args)
+    def __init__(self, loss_fn, batch, *args, reason):
+        super().__init__(*args, reason=reason)
         self._loss_fn = loss_fn
         self._batch = batch
 
@@ -198,12 +298,16 @@ class _Examples(Jacobian):
         return map_chunks(
             lambda example: fun(gradient(self.params, example)),
             self._batch,
-            self._chunk_size(chunk_size),
+            chunk_size(_nbytes(self.params)),
         )
 
 
 def linearize(
-    losses_fn: Callable[[Any], Any], params: Any, *, has_aux: bool = False
+    losses_fn: Callable[[Any], Any],
+    params: Any,
+    *,
+    has_aux: bool = False,
+    method: str = "auto",
 ) -> tuple[Any, ...]:
     r"""Outputs of a function, and their Jacobian, from one forward pass.
 
@@ -217,13 +321,21 @@ def linearize(
       params: tree of floating-point arrays or scalars.
       has_aux: whether ``losses_fn`` returns ``(losses, aux)``; ``aux`` may be any tree,
         new batch statistics for example.
+      method: ``"linearize"`` has `Jacobian.jvp` push one direction through the function
+        in forward mode (two forward passes' worth), which is always possible.
+        ``"intercept"`` reads it off the inputs and cotangents of every layer (one),
+        which is exact where examples are independent: it is proven from the traced
+        function that nothing mixes them, and a ValueError says what does. ``"auto"``
+        intercepts where that is proven and where at least half of the multiplications
+        can be intercepted. `Jacobian.reason` tells.
 
     Returns:
       ``(losses, jacobian)``, or ``(losses, jacobian, aux)`` with ``has_aux``.
 
     Raises:
       TypeError: if a parameter or the output is not floating point.
-      ValueError: if the output is a scalar (an already averaged loss).
+      ValueError: if the output is a scalar (an already averaged loss), or if
+        ``method="intercept"`` is impossible.
 
     Examples:
       >>> x, y = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([1.0, 1.0])
@@ -231,17 +343,23 @@ def linearize(
       >>> print(losses, jac.jvp(jnp.ones(2)), jac.vjp(jnp.ones(2) / 2), jac.norms())
       [1. 1.] [-2. -4.] [-1. -2.] [2. 4.]
     """
+    _validate.choice("method", method, ("auto", "intercept", "linearize"))
     params = _as_params(params)
-    outputs, forward, *aux = jax.linearize(losses_fn, params, has_aux=has_aux)
-    _check_outputs(outputs)
-    transposed = jax.linear_transpose(forward, params)
-    jacobian = Jacobian(
-        params,
-        outputs,
-        lambda direction: _partial_jvp(forward, params, direction),
-        lambda cotangents: transposed(cotangents)[0],
-    )
-    return (outputs, jacobian, *aux)
+    jaxpr, rebuild = _trace(losses_fn, params, has_aux)
+    shape = jaxpr.out_avals[0].shape
+    plan = Plan(Program(jaxpr)) if len(shape) == 1 and shape[0] else None
+    possible = plan is not None and plan.independent
+    reason = plan.reason if plan else f"there are outputs of shape {shape}, not (B,)"
+    if method == "intercept" and not possible:
+        raise ValueError(f"method='intercept' is impossible here: {reason}.")
+    if possible and (method == "intercept" or (method == "auto" and plan.share >= 0.5)):
+        tapped = Intercepted(plan, jax.tree.leaves(params))
+        jacobian: Jacobian = _Intercepted(params, tapped, reason)
+        outputs = tapped.outputs
+    else:
+        outputs, jacobian = _plain(jaxpr, params, plan, reason)
+    losses, *aux = outputs
+    return (losses, jacobian, rebuild(aux)) if has_aux else (losses, jacobian)
 
 
 def linearize_examples(
@@ -289,11 +407,14 @@ def linearize_examples(
         return losses
 
     losses, jac = linearize(losses_fn, params)
-    return losses, _Examples(loss_fn, batch, params, losses, jac._jvp, jac._vjp)
+    if jac.method == "linearize":
+        args = params, losses, jac._jvp, jac._vjp
+        jac = _Examples(loss_fn, batch, *args, reason=jac.reason)
+    return losses, jac
 
 
 def as_jacobian(updates: Any, params: Any, shape: tuple[int, ...]) -> Jacobian:
-    """``updates`` of a transformation, a `Jacobian` or a per-example tree, as the former."""
+    """``updates`` (a `Jacobian` or a tree of per-example gradients) as a `Jacobian`."""
     if not isinstance(updates, Jacobian):
         template = params if params is not None else _drop_axes(updates, len(shape))
         return Jacobian.from_rows(updates, template, shape)
@@ -314,7 +435,7 @@ def select(tree: Any, mask: Any) -> Any:
 
 
 def resolve_mask(mask: Any, tree: Any) -> Any:
-    """``mask`` (booleans, a prefix of them, or a callable) with the structure of ``tree``."""
+    """``mask`` (a prefix tree of booleans, or a callable) shaped like ``tree``."""
     mask = mask(tree) if callable(mask) else mask
     for leaf in jax.tree.leaves(mask):
         if not isinstance(leaf, bool):
@@ -328,17 +449,55 @@ def resolve_mask(mask: Any, tree: Any) -> Any:
         ) from None
 
 
-def map_chunks(fun: Callable[[Any], Any], xs: Any, chunk_size: int) -> Any:
-    """``vmap(fun)(xs)``, at most ``chunk_size`` elements at a time."""
-    if jax.tree.leaves(xs)[0].shape[0] <= chunk_size:
-        return jax.vmap(fun)(xs)
-    return jax.lax.map(fun, xs, batch_size=chunk_size)
+def _trace(
+    losses_fn: Callable[[Any], Any], params: Any, has_aux: bool
+) -> tuple[core.ClosedJaxpr, Callable[[list[Any]], Any]]:
+    """``losses_fn`` as a jaxpr of flat arrays, and what rebuilds ``aux`` from them."""
+    structure, static = None, []
+
+    def flat(params):
+        nonlocal structure, static
+        losses, aux = losses_fn(params) if has_aux else (losses_fn(params), None)
+        _check_outputs(losses)
+        leaves, structure = jax.tree.flatten(aux)
+        arrays = [isinstance(x, (jax.Array, np.ndarray)) for x in leaves]
+        static = [None if a else x for x, a in zip(leaves, arrays, strict=True)]
+        return losses, *(x for x, a in zip(leaves, arrays, strict=True) if a)
+
+    def rebuild(arrays):
+        left = iter(arrays)
+        leaves = [next(left) if x is None else x for x in static]
+        return jax.tree.unflatten(structure, leaves)
+
+    return jax.make_jaxpr(flat)(params), rebuild
+
+
+def _plain(
+    jaxpr: core.ClosedJaxpr, params: Any, plan: Plan | None, reason: str
+) -> tuple[list[jax.Array], Jacobian]:
+    """Outputs of a function, and their Jacobian by `jax.linearize`."""
+
+    def fun(params):
+        losses, *aux = core.jaxpr_as_fun(jaxpr)(*jax.tree.leaves(params))
+        return losses, aux
+
+    losses, forward, aux = jax.linearize(fun, params, has_aux=True)
+    transposed = jax.linear_transpose(forward, params)
+    jacobian = Jacobian(
+        params,
+        losses,
+        lambda direction: _partial_jvp(forward, params, direction),
+        lambda cotangents: transposed(cotangents)[0],
+        reason=reason,
+        plan=plan,
+    )
+    return [losses, *aux], jacobian
 
 
 def _partial_jvp(forward: Callable[[Any], jax.Array], params: Any, direction: Any):
     """``forward(direction)``, spending nothing on leaves that are left out."""
     leaves, treedef = jax.tree.flatten(params)
-    tangents = jax.tree.leaves(direction, is_leaf=_is_masked)
+    tangents = _leaves(direction)
     if not any(map(_is_masked, tangents)):
         return forward(direction)
     zeros = [jnp.zeros_like(p) for p in leaves]
@@ -441,6 +600,32 @@ def _map_against(name: str, check: Callable, params: Any, tree: Any) -> Any:
     return jax.tree.unflatten(
         treedef, [check(path, p, t) for (path, p), t in zip(paths, leaves, strict=True)]
     )
+
+
+def _check_definition(definition: str | None) -> None:
+    if definition is not None:
+        _validate.choice("definition", definition, DEFINITIONS)
+
+
+def _chunks(chunk_size: int | None) -> Callable[[int], int]:
+    """Rows at a time, given the bytes of one."""
+    if chunk_size is None:
+        return lambda nbytes: max(1, _CHUNK_BYTES // max(nbytes, 1))
+    _validate.integer("chunk_size", chunk_size, low=1)
+    return lambda nbytes: chunk_size
+
+
+def _nbytes(params: Any) -> int:
+    return sum(p.size * p.dtype.itemsize for p in jax.tree.leaves(params))
+
+
+def _leaves(tree: Any) -> list[Any]:
+    """Leaves of a tree, those left out included."""
+    return jax.tree.leaves(tree, is_leaf=_is_masked)
+
+
+def _optional(direction: Any) -> list[jax.Array | None]:
+    return [None if _is_masked(x) else x for x in _leaves(direction)]
 
 
 def _drop_axes(rows: Any, ndim: int) -> Any:

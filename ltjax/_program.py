@@ -1,0 +1,114 @@
+"""A traced function as a flat list of operations.
+
+`jax.make_jaxpr` nests jitted functions; here they are inlined, so that every operation
+of a model is one entry, and single operations can be evaluated and differentiated.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+
+_INLINED = {"jit", "pjit", "closed_call", "core_call"}
+
+
+class Value:
+    """An array of a traced program, known by its identity."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, aval: Any):
+        self.shape = tuple(getattr(aval, "shape", ()))
+        self.dtype = getattr(aval, "dtype", None)
+
+
+class Op:
+    """One operation: a primitive with its parameters, operands and results."""
+
+    __slots__ = ("_eqn", "inputs", "outputs")
+
+    def __init__(
+        self,
+        eqn: core.JaxprEqn,
+        inputs: Sequence[Value | core.Literal],
+        outputs: Sequence[Value],
+    ):
+        self._eqn = eqn
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+
+    @property
+    def name(self) -> str:
+        return self._eqn.primitive.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self._eqn.params
+
+    def bind(self, *operands: Any, **changed: Any) -> tuple[Any, ...]:
+        """Results of the operation, with some of its parameters ``changed``."""
+        primitive = self._eqn.primitive
+        with self._eqn.ctx.manager:
+            out = primitive.bind(
+                *operands, **primitive.get_bind_params({**self.params, **changed})
+            )
+        return tuple(out) if primitive.multiple_results else (out,)
+
+
+class Program:
+    """A closed jaxpr, flattened."""
+
+    def __init__(self, jaxpr: core.ClosedJaxpr):
+        self.consts: dict[Value, Any] = {}
+        self.ops: list[Op] = []
+        self.inputs = [Value(v.aval) for v in jaxpr.jaxpr.invars]
+        self.outputs = self._flatten(jaxpr.jaxpr, jaxpr.consts, self.inputs)
+
+    def _flatten(self, jaxpr: core.Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]):
+        names: dict[Any, Any] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for var, const in zip(jaxpr.constvars, consts, strict=True):
+            names[var] = Value(var.aval)
+            self.consts[names[var]] = const
+
+        def atom(a):
+            return a if isinstance(a, core.Literal) else names[a]
+
+        for eqn in jaxpr.eqns:
+            operands = [atom(a) for a in eqn.invars]
+            if eqn.primitive.name in _INLINED:
+                body = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
+                results = self._flatten(body.jaxpr, body.consts, operands)
+            else:
+                results = [Value(v.aval) for v in eqn.outvars]
+                self.ops.append(Op(eqn, operands, results))
+            names.update(zip(eqn.outvars, results, strict=True))
+        return [atom(a) for a in jaxpr.outvars]
+
+
+def read(env: dict[Value, Any], atom: Value | core.Literal) -> Any:
+    """Value of an operand in an environment."""
+    return atom.val if isinstance(atom, core.Literal) else env[atom]
+
+
+def run(
+    ops: Iterable[Op],
+    env: dict[Value, Any],
+    visit: Callable[[Op, list[Any]], tuple[Any, ...]] | None = None,
+) -> None:
+    """Evaluates ``ops`` in order into ``env``, each by ``visit`` or as it is."""
+    for op in ops:
+        operands = [read(env, a) for a in op.inputs]
+        results = visit(op, operands) if visit else op.bind(*operands)
+        env.update(zip(op.outputs, results, strict=True))
+
+
+def trace(fun: Callable[..., Any], *args: Any) -> tuple[Program, Any]:
+    """``fun`` as a program, and the tree of shapes that it returns."""
+    jaxpr, shapes = jax.make_jaxpr(fun, return_shape=True)(*args)
+    return Program(jaxpr), shapes
+
+
+def shape_of(atom: Value | core.Literal) -> tuple[int, ...]:
+    """Shape of a value or of a literal."""
+    return tuple(atom.shape if isinstance(atom, Value) else atom.aval.shape)
