@@ -324,7 +324,7 @@ def choices(results: Mapping[Name, Result], scenario: sweep.Scenario) -> Table:
     out.add_column("candidates")
     out.add_column("chosen on validation")
     out.add_column("there", justify="right")
-    for name, result in results.items():
+    for result in results.values():
         values = {
             k: list(dict.fromkeys(c[k] for c, _ in result.validation))
             for k in result.choice

@@ -6,6 +6,7 @@ panel of its own with the baseline in grey behind it, so that nothing overlaps.
 
 import contextlib
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -64,7 +66,7 @@ def summary(
             style = {"color": color(label), "zorder": 3}
             ax.plot(own, np.full(own.size, row - 0.2), "o", ms=3.5, alpha=0.5, **style)
             ax.errorbar(
-                own.mean(), row + 0.1, xerr=_std(own), fmt="o", ms=8, lw=2.5, **style
+                own.mean(), row + 0.1, xerr=std(own), fmt="o", ms=8, lw=2.5, **style
             )
             ax.annotate(
                 f"{own.mean():.1f}",
@@ -92,14 +94,20 @@ def accuracy_by_frequency(
     ``accuracy``: for each label, ``[seeds, C]`` in percent, classes by frequency.
     """
     x = np.arange(len(class_counts))
-    with _panels(path, title, accuracy, baseline=baseline) as axes:
+    with panels(path, title, accuracy, baseline=baseline) as axes:
         for label, ax in axes.items():
             for name in dict.fromkeys((baseline, label)):
                 if name in accuracy:
-                    _band(ax, x, np.asarray(accuracy[name]), name, marker="o", ms=3)
+                    band(ax, x, np.asarray(accuracy[name]), name, marker="o", ms=3)
             ax.set(ylim=(0, 102), title=label)
             ax.set_xticks(x[::3], [str(class_counts[i]) for i in x[::3]])
-            _outer(ax, "training images of the class", "test accuracy, %")
+            outer_labels(ax, "training images of the class", "test accuracy, %")
+        if baseline in accuracy and len(accuracy) > 1:
+            next(iter(axes.values())).figure.legend(
+                [plt.Line2D([], [], color=color(baseline), lw=3)],
+                [baseline],
+                loc="outside right center",
+            )
 
 
 def weights_over_time(
@@ -114,7 +122,7 @@ def weights_over_time(
     ``weights``: for each label, ``[epochs, C]``.
     """
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(class_counts)))
-    with _panels(path, title, weights, wide=True) as axes:
+    with panels(path, title, weights, wide=True) as axes:
         for label, ax in axes.items():
             own = np.asarray(weights[label])
             for c, shade in enumerate(shades):
@@ -122,7 +130,7 @@ def weights_over_time(
             ax.axhline(1, color=GREY, lw=1, ls="--", zorder=1)
             ax.set(title=label, yscale="log")
             _plain_log(ax, own)
-            _outer(ax, "epoch", "weight, mean of the class")
+            outer_labels(ax, "epoch", "weight, mean of the class")
         handles = [plt.Line2D([], [], color=s, lw=3) for s in shades]
         next(iter(axes.values())).figure.legend(
             handles,
@@ -141,15 +149,15 @@ def wrong_label_weights(
     mean over all examples.
     """
     names = {"right label": ("#0077BB", "-"), "wrong label": ("#EE7733", "--")}
-    with _panels(path, title, weights, wide=True) as axes:
+    with panels(path, title, weights, wide=True) as axes:
         for label, ax in axes.items():
             own = np.asarray(weights[label])
             epochs = np.arange(1, own.shape[1] + 1)
             for i, (name, (shade, line)) in enumerate(names.items()):
-                _band(ax, epochs, own[..., i], name, color=shade, ls=line)
+                band(ax, epochs, own[..., i], name, color=shade, ls=line)
             ax.set(title=label)
             ax.set_ylim(bottom=0)
-            _outer(ax, "epoch", "mean weight")
+            outer_labels(ax, "epoch", "mean weight")
         handles = [
             plt.Line2D([], [], color=shade, ls=line, lw=2)
             for shade, line in names.values()
@@ -170,18 +178,18 @@ def loss_curves(
 
     ``losses``: for each label ``(training, validation)``, each ``[seeds, epochs]``.
     """
-    with _panels(path, title, losses, baseline=baseline) as axes:
+    with panels(path, title, losses, baseline=baseline) as axes:
         for label, ax in axes.items():
             for name in dict.fromkeys((baseline, label)):
                 if name not in losses:
                     continue
                 for own, line in zip(losses[name], ("--", "-"), strict=True):
                     epochs = np.arange(1, own.shape[1] + 1)
-                    _band(ax, epochs, np.asarray(own), name, ls=line, log=True)
+                    band(ax, epochs, np.asarray(own), name, ls=line, log=True)
             ax.set(title=label, yscale="log")
-            _outer(ax, "epoch", "loss")
+            outer_labels(ax, "epoch", "loss")
         handles = [plt.Line2D([], [], color="k", ls=line) for line in ("--", "-")]
-        handles.append(plt.Line2D([], [], color=GREY, lw=3))
+        handles.append(plt.Line2D([], [], color=color(baseline), lw=3))
         next(iter(axes.values())).figure.legend(
             handles, ["training", "validation", baseline], loc="outside right center"
         )
@@ -193,7 +201,8 @@ def _figure(
 ) -> Iterator[Figure]:
     with plt.rc_context(_STYLE):
         figure = plt.figure(figsize=figsize, layout="constrained")
-        figure.suptitle(title)
+        # A letter of this size is about a tenth of an inch wide.
+        figure.suptitle(textwrap.fill(title, round(10 * figsize[0])))
         try:
             yield figure
             figure.savefig(path)
@@ -202,7 +211,7 @@ def _figure(
 
 
 @contextlib.contextmanager
-def _panels(
+def panels(
     path: Path, title: str, labels, *, baseline: str | None = None, wide: bool = False
 ) -> Iterator[dict[str, Axes]]:
     """A panel for every label but the baseline, which is in all of them."""
@@ -222,25 +231,25 @@ def _panels(
         yield dict(zip(names, grid.flat, strict=False))
 
 
-def _band(
+def band(
     ax: Axes, x: np.ndarray, values: np.ndarray, label: str, *, log=False, **style
 ) -> None:
     """Mean over the first axis with a band of one standard deviation."""
     style = {"color": color(label), "lw": 1.8} | style
     values = np.log(np.maximum(values, 1e-8)) if log else values
-    mean, std = values.mean(0), _std(values)
-    low, high = mean - std, mean + std
+    mean, spread = values.mean(0), std(values)
+    low, high = mean - spread, mean + spread
     if log:
         mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
     ax.fill_between(x, low, high, color=style["color"], alpha=0.18, lw=0)
     ax.plot(x, mean, **style)
 
 
-def _std(values: np.ndarray) -> np.ndarray:
+def std(values: np.ndarray) -> np.ndarray:
     return values.std(0, ddof=1) if len(values) > 1 else 0 * values[0]
 
 
-def _outer(ax: Axes, xlabel: str, ylabel: str) -> None:
+def outer_labels(ax: Axes, xlabel: str, ylabel: str) -> None:
     """Axis labels at the rim only."""
     spec = ax.get_subplotspec()
     if spec.is_last_row():
@@ -250,9 +259,28 @@ def _outer(ax: Axes, xlabel: str, ylabel: str) -> None:
 
 
 def _plain_log(ax: Axes, values: np.ndarray) -> None:
-    """Ticks of a logarithmic axis as plain numbers, 1, 2, 5 of every decade."""
+    """Ticks of a logarithmic axis around 1, as plain numbers."""
     low, high = np.nanmin(values), np.nanmax(values)
     ax.set_ylim(min(low, 0.8) / 1.1, max(high, 1.25) * 1.1)
-    ax.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    ticks = (
+        0.02,
+        0.05,
+        0.1,
+        0.2,
+        0.5,
+        0.7,
+        0.8,
+        0.9,
+        1,
+        1.1,
+        1.2,
+        1.5,
+        2,
+        3,
+        5,
+        10,
+        20,
+    )
+    ax.yaxis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
     ax.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
