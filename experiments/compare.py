@@ -43,7 +43,7 @@ from ltjax import data, heads, metrics
 
 MANY, FEW = 30, 10  # training examples of a class
 TAUS = np.round(np.arange(0, 2.01, 0.1), 1)  # strengths of post-hoc adjustment
-EPOCHS, QUICK_EPOCHS = 40, 10
+EPOCHS, QUICK_EPOCHS = 30, 8
 QUICK_SEEDS = 3
 
 Name = Literal[

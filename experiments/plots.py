@@ -30,7 +30,12 @@ _METHODS = (
     *("ABSGD", "GradTail", "GDW", "MW-Net", "ELM", "Weight balancing"),
     *("CE + clean set", "Class-balanced CE", "Logit adjustment"),
 )
-_KNOWN = {"CE": GREY, **dict(zip(_METHODS, _COLORS, strict=True))}
+_KNOWN = {"CE": GREY, "MSE": GREY, **dict(zip(_METHODS, _COLORS, strict=True))}
+_WEIGHT_TICKS = (
+    *(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1),
+    *(1.1, 1.2, 1.5, 2, 3, 5, 10, 20),
+)
+_LOSS_TICKS = (1e-4, 1e-3, 0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 _STYLE = {
     "font.size": 11,
     "axes.titlesize": 11,
@@ -48,6 +53,13 @@ _STYLE = {
 def color(label: str) -> str:
     """The colour of a method; unknown ones take turns by their name."""
     return _KNOWN.get(label) or _COLORS[sum(map(ord, label)) % len(_COLORS)]
+
+
+def colors(labels: Sequence[str]) -> dict[str, str]:
+    """Colours for methods in one panel: different ones, as long as there are any."""
+    known = {label: _KNOWN[label] for label in labels if label in _KNOWN}
+    free = (shade for shade in _COLORS if shade not in known.values())
+    return {label: known.get(label) or next(free, GREY) for label in labels}
 
 
 def summary(
@@ -128,8 +140,10 @@ def weights_over_time(
             for c, shade in enumerate(shades):
                 ax.plot(np.arange(1, len(own) + 1), own[:, c], color=shade, lw=1.6)
             ax.axhline(1, color=GREY, lw=1, ls="--", zorder=1)
-            ax.set(title=label, yscale="log")
-            _plain_log(ax, own)
+            ax.set(title=label)
+            _log_axis(ax, _WEIGHT_TICKS)
+            low, high = np.nanmin(own), np.nanmax(own)
+            ax.set_ylim(min(low, 0.8) / 1.05, max(high, 1.25) * 1.05)
             outer_labels(ax, "epoch", "weight, mean of the class")
         handles = [plt.Line2D([], [], color=s, lw=3) for s in shades]
         next(iter(axes.values())).figure.legend(
@@ -186,7 +200,8 @@ def loss_curves(
                 for own, line in zip(losses[name], ("--", "-"), strict=True):
                     epochs = np.arange(1, own.shape[1] + 1)
                     band(ax, epochs, np.asarray(own), name, ls=line, log=True)
-            ax.set(title=label, yscale="log")
+            ax.set(title=label)
+            _log_axis(ax, _LOSS_TICKS)
             outer_labels(ax, "epoch", "loss")
         handles = [plt.Line2D([], [], color="k", ls=line) for line in ("--", "-")]
         handles.append(plt.Line2D([], [], color=color(baseline), lw=3))
@@ -216,7 +231,7 @@ def panels(
 ) -> Iterator[dict[str, Axes]]:
     """A panel for every label but the baseline, which is in all of them."""
     names = [label for label in labels if label != baseline] or list(labels)
-    columns = min(len(names), 2 if wide and len(names) == 4 else 3)
+    columns = min(len(names), 2 if len(names) == 4 else 3)
     rows = math.ceil(len(names) / columns)
     size = max(3.4 * columns + 1.6, 6.5), 2.5 * rows + 0.9
     with _figure(path, title, figsize=size) as figure:
@@ -246,41 +261,23 @@ def band(
 
 
 def std(values: np.ndarray) -> np.ndarray:
+    """Over the first axis; 0 for a single value."""
     return values.std(0, ddof=1) if len(values) > 1 else 0 * values[0]
 
 
 def outer_labels(ax: Axes, xlabel: str, ylabel: str) -> None:
-    """Axis labels at the rim only."""
-    spec = ax.get_subplotspec()
-    if spec.is_last_row():
+    """Axis labels at the rim only, where the tick labels are; epochs are whole."""
+    if ax.xaxis.get_tick_params().get("labelbottom", True):
         ax.set_xlabel(xlabel)
-    if spec.is_first_col():
+    if ax.get_subplotspec().is_first_col():
         ax.set_ylabel(ylabel)
+    if xlabel == "epoch":
+        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
 
 
-def _plain_log(ax: Axes, values: np.ndarray) -> None:
-    """Ticks of a logarithmic axis around 1, as plain numbers."""
-    low, high = np.nanmin(values), np.nanmax(values)
-    ax.set_ylim(min(low, 0.8) / 1.1, max(high, 1.25) * 1.1)
-    ticks = (
-        0.02,
-        0.05,
-        0.1,
-        0.2,
-        0.5,
-        0.7,
-        0.8,
-        0.9,
-        1,
-        1.1,
-        1.2,
-        1.5,
-        2,
-        3,
-        5,
-        10,
-        20,
-    )
+def _log_axis(ax: Axes, ticks: Sequence[float]) -> None:
+    """A logarithmic axis with plain numbers."""
+    ax.set_yscale("log")
     ax.yaxis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
     ax.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
