@@ -30,14 +30,14 @@ _WEIGHTINGS = {
 }
 _LOSSES = {
     "ce": "CE",
-    "class_balanced": "class-balanced CE",
-    "logit_adjusted": "logit-adjusted CE",
-    "balanced_softmax": "balanced softmax",
+    "class_balanced": "Class-balanced CE",
+    "logit_adjusted": "Logit adjustment",
+    "balanced_softmax": "Balanced softmax",
     "ldam": "LDAM",
-    "focal": "focal loss",
+    "focal": "Focal loss",
     "sce": "SCE",
     "gce": "GCE",
-    "truncated_gce": "truncated GCE",
+    "truncated_gce": "Truncated GCE",
     "elm": "ELM",
     "mse": "MSE",
     "huber": "Huber",
@@ -258,6 +258,8 @@ def _detail(alike: list[list[Run]], index: int) -> str:
 def _method(config: dict[str, Any]) -> str:
     """A short name of what is trained."""
     method, head = config["method"], config["model"]["head"]
+    if method["feature_penalty"] and head == "etf" and method["post_hoc"] != "none":
+        return "Weight balancing"
     loss = _LOSSES[method["loss"]]
     name = _WEIGHTINGS.get(method["weighting"], loss)
     if name != loss and method["loss"] not in ("ce", "mse"):

@@ -1,0 +1,471 @@
+"""Pictures of a report: what a `Section` of runs has to show, drawn where it can be.
+
+Every function writes one PNG and returns whether there was something to draw.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from experiments import plots
+from experiments.evaluation import REGIONS
+from experiments.records import Group, Run, Section
+from ltjax import heads, metrics
+
+_MOST = 20  # classes that are drawn one by one
+_PARTS = 10  # groups of classes otherwise
+_BINS = 10  # of confidence
+_ERRORS = {"mae": "MAE", "rmse": "RMSE", "geometric_mean": "geometric mean"}
+
+
+class Picture(NamedTuple):
+    """A kind of picture: the end of its file name, a caption, and how it is drawn."""
+
+    name: str
+    caption: str
+    draw: Callable[[Section, Path], bool]
+
+
+def learning_curves(section: Section, path: Path) -> bool:
+    """Validation accuracy (regression: error) by epoch, or that of the test set."""
+    key = "mae" if section.is_regression else "balanced_accuracy"
+    runs = _runs(section)
+    split = "val" if all(f"val/{key}" in r.evaluated[-1] for r in runs) else "test"
+    scale = 1 if section.is_regression else 100
+    data = {
+        group.label: {split: _series(group, f"{split}/{key}", scale)}
+        for group in section.groups
+    }
+    name = "mean absolute error" if section.is_regression else "balanced accuracy, %"
+    where = "Validation" if split == "val" else "Test"
+    _curves(
+        path,
+        data,
+        title=f"{where} {name.removesuffix(', %')}: {section.title}",
+        ylabel=name,
+        styles={split: {}},
+        baseline=_baseline(section),
+    )
+    return True
+
+
+def loss_curves(section: Section, path: Path) -> bool:
+    """Training loss, raw and as weighted, and validation loss by epoch."""
+    names = {
+        "training": ("train/loss", {"ls": "--"}),
+        "training, weighted": ("train/weighted_loss", {"ls": ":"}),
+        "validation": ("val/loss", {"ls": "-"}),
+    }
+    data = {}
+    for group in section.groups:
+        lines = {
+            name: _series(group, key)
+            for name, (key, _) in names.items()
+            if key in group.counted[0].evaluated[-1]
+            and (name != "training, weighted" or _weighs(group))
+        }
+        data[group.label] = lines
+    used = {name for lines in data.values() for name in lines}
+    _curves(
+        path,
+        data,
+        title=f"Losses: {section.title}",
+        ylabel="loss",
+        styles={n: style for n, (_, style) in names.items() if n in used},
+        log=True,
+    )
+    return True
+
+
+def accuracy_by_frequency(section: Section, path: Path) -> bool:
+    """Accuracy of each class, or group of classes, the most frequent first."""
+    if section.is_regression:
+        return False
+    parts, names = class_parts(section.facts["class_counts"])
+    rule = "best" if section.rule == "best" else "last"
+    accuracy = {
+        group.label: 100
+        * np.stack(
+            [
+                _by_part(run.selected[rule]["test/per_class_accuracy"], parts)
+                for run in group.counted
+            ]
+        )
+        for group in section.groups
+    }
+    plots.accuracy_by_frequency(
+        path,
+        accuracy,
+        names,
+        title=f"Accuracy by class frequency: {section.title}",
+        baseline=_baseline(section),
+    )
+    return True
+
+
+def weights_over_time(section: Section, path: Path) -> bool:
+    """Mean weight of each class by epoch, for methods that weigh examples."""
+    groups = [group for group in section.groups if _weighs(group)]
+    if not groups:
+        return False
+    title = f"Mean weight over time: {section.title}"
+    if section.is_regression:
+        data = {
+            g.label: {
+                region: (epochs, values[..., i])
+                for epochs, values in [_relative_weights(g, "weights/by_class")]
+                for i, region in enumerate(REGIONS)
+            }
+            for g in groups
+        }
+        shades = ("#332288", "#44AA99", "#CC6677")
+        styles = {r: {"color": c} for r, c in zip(REGIONS, shades, strict=True)}
+        _curves(path, data, title=title, ylabel="weight, mean", styles=styles)
+        return True
+    parts, names = class_parts(section.facts["class_counts"])
+    data = {}
+    for group in groups:
+        values = _mean(_relative_weights(group, "weights/by_class")[1])
+        by_part = np.stack([_by_part(epoch, parts) for epoch in values])
+        data[group.label] = np.maximum(by_part, 1e-3)
+    plots.weights_over_time(path, data, names, title=title)
+    return True
+
+
+def label_weights(section: Section, path: Path) -> bool:
+    """Mean weight of examples with changed and unchanged labels by epoch."""
+    keys = "weights/unchanged_labels", "weights/changed_labels"
+    groups = [
+        g for g in section.groups if _weighs(g) and keys[1] in g.counted[0].rows[-1]
+    ]
+    if not groups:
+        return False
+    data = {
+        g.label: np.stack([_relative_weights(g, key)[1] for key in keys], axis=-1)
+        for g in groups
+    }
+    title = f"Weight of right and wrong labels: {section.title}"
+    plots.wrong_label_weights(path, data, title=title)
+    return True
+
+
+def reliability(section: Section, path: Path) -> bool:
+    """Accuracy by confidence at the last epoch, all seeds together."""
+    found = {}
+    for group in section.groups:
+        runs = [run for run in group.counted if run.final is not None]
+        if runs and not section.is_regression:
+            probabilities = np.concatenate([_probabilities(run) for run in runs])
+            labels = np.concatenate([run.final["test_targets"] for run in runs])
+            found[group.label] = (probabilities, labels)
+    if not found:
+        return False
+    title = f"Reliability on the test set: {section.title}"
+    with plots.panels(path, title, found) as axes:
+        for label, ax in axes.items():
+            bins = metrics.reliability_bins(*found[label], num_bins=_BINS)
+            error = metrics.expected_calibration_error(*found[label])
+            middle = (bins.edges[1:] + bins.edges[:-1]) / 2
+            drawn = bins.counts > 0
+            # A bar as wide as its bin holds the largest share of examples.
+            width = np.sqrt(bins.counts / bins.counts.max()) / _BINS
+            ax.plot([0, 1], [0, 1], color=plots.GREY, lw=1, ls="--")
+            ax.bar(
+                middle[drawn],
+                bins.accuracy[drawn],
+                0.94 * width[drawn],
+                color=plots.color(label),
+                alpha=0.6,
+            )
+            ax.plot(
+                bins.confidence[drawn],
+                bins.accuracy[drawn],
+                "o",
+                color=plots.color(label),
+                ms=4,
+            )
+            ax.annotate(
+                f"ECE {100 * error:.1f} %",
+                (0.04, 0.9),
+                xycoords="axes fraction",
+                bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
+            )
+            ax.set(xlim=(0, 1), ylim=(0, 1.02), title=label)
+            plots.outer_labels(ax, "confidence", "accuracy")
+    return True
+
+
+def tightness(section: Section, path: Path) -> bool:
+    """Within-class spread over distance between centres, by class frequency."""
+    if section.is_regression:
+        return False
+    parts, names = class_parts(section.facts["class_counts"])
+    found = {}
+    for group in section.groups:
+        runs = [run for run in group.counted if run.final is not None]
+        if runs:
+            found[group.label] = np.stack([_tightness(run, parts) for run in runs])
+    if not found:
+        return False
+    baseline = _baseline(section)
+    title = f"Spread of test embeddings: {section.title}"
+    with plots.panels(path, title, found, baseline=baseline) as axes:
+        x = np.arange(len(names))
+        for label, ax in axes.items():
+            for name in dict.fromkeys((baseline, label)):
+                if name in found:
+                    plots.band(ax, x, found[name], name, marker="o", ms=3)
+            ax.set(title=label)
+            ax.set_xticks(x[::3], names[::3])
+            plots.outer_labels(ax, "training images of the class", "spread / distance")
+        ax.set_ylim(bottom=0)
+        _legend(ax, {}, found, baseline)
+    return True
+
+
+def region_errors(section: Section, path: Path) -> bool:
+    """Regression errors by how common the target is in training."""
+    if not section.is_regression:
+        return False
+    regions = ("all", *REGIONS)
+    title = f"Test errors by region of the target: {section.title}"
+    labels = [group.label for group in section.groups]
+    shades = plots.colors(labels)
+    with plots.panels(path, title, tuple(_ERRORS.values()), wide=True) as axes:
+        for key, name in _ERRORS.items():
+            ax = axes[name]
+            width = 0.8 / len(labels)
+            for i, group in enumerate(section.groups):
+                rows = [run.selected[section.rule] for run in group.counted]
+                shown = [r for r in regions if _error_key(r, key) in rows[0]]
+                values = np.array(
+                    [[row[_error_key(r, key)] for r in shown] for row in rows]
+                )
+                x = np.array([regions.index(r) for r in shown])
+                ax.bar(
+                    x + (i - (len(labels) - 1) / 2) * width,
+                    values.mean(0),
+                    0.92 * width,
+                    yerr=plots.std(values) if len(values) > 1 else None,
+                    color=shades[group.label],
+                    error_kw={"lw": 1.2},
+                    label=group.label,
+                )
+            ax.set(title=name)
+            ax.set_xticks(range(len(regions)), regions)
+            ax.grid(axis="x", visible=False)
+        ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside right center")
+    return True
+
+
+def suspects(section: Section, path: Path) -> bool:
+    """Wrong labels found when the examples of lowest weight are looked at first."""
+    found = {}
+    for group in section.groups:
+        runs = [run for run in group.counted if run.weights is not None]
+        runs = [run for run in runs if run.weights["changed"].any()]
+        if runs and _weighs(group):
+            found[group.label] = runs
+    if not found:
+        return False
+    title = f"Wrong labels found by low weight: {section.title}"
+    x = np.linspace(0, 100, 201)
+    with plots.panels(path, title, found) as axes:
+        for label, ax in axes.items():
+            runs = found[label]
+            curves = [ranking(run)[1] for run in runs]
+            share = np.mean([run.weights["changed"].mean() for run in runs])
+            grids = [np.linspace(0, 100, len(curve)) for curve in curves]
+            values = np.stack(
+                [np.interp(x, g, 100 * c) for g, c in zip(grids, curves, strict=True)]
+            )
+            ax.plot([0, 100], [0, 100], color=plots.GREY, lw=1, ls="--")
+            ax.plot([0, 100 * share, 100], [0, 100, 100], color=plots.GREY, lw=1)
+            plots.band(ax, x, values, label)
+            ax.set(title=label, xlim=(0, 100), ylim=(0, 102))
+            plots.outer_labels(ax, "looked at, % of the training set", "found, %")
+    return True
+
+
+PICTURES = (
+    Picture("learning", "Learning curves: mean over seeds, one std.", learning_curves),
+    Picture("losses", "Losses by epoch: mean over seeds, one std.", loss_curves),
+    Picture(
+        "frequency",
+        "Accuracy by class frequency: mean over seeds, one std.",
+        accuracy_by_frequency,
+    ),
+    Picture(
+        "weights",
+        "Mean weight of each class by epoch, relative to the mean of all examples.",
+        weights_over_time,
+    ),
+    Picture(
+        "labels",
+        "Mean weight of examples whose label was and was not changed, by epoch.",
+        label_weights,
+    ),
+    Picture(
+        "reliability",
+        "Accuracy by confidence at the last epoch, seeds together. Wider "
+        "bars stand for more examples; on the dashed line, confidence is right.",
+        reliability,
+    ),
+    Picture(
+        "tightness",
+        "Within-class spread of the test embeddings over the distance from other "
+        "classes, at the last epoch: lower is tighter.",
+        tightness,
+    ),
+    Picture(
+        "regions", "Test errors by region: mean over seeds, one std.", region_errors
+    ),
+    Picture(
+        "suspects",
+        "Share of wrong labels found when examples are looked at by rising weight. "
+        "Dashed: in random order. Thin: as good as can be.",
+        suspects,
+    ),
+)
+
+
+def class_parts(counts: Sequence[int]) -> tuple[list[np.ndarray], list[str]]:
+    """Classes by falling frequency, in groups if there are many; and their counts."""
+    order = np.argsort(-np.asarray(counts), kind="stable")
+    parts = np.array_split(order, len(order) if len(order) <= _MOST else _PARTS)
+    names = []
+    for part in parts:
+        high, low = counts[part[0]], counts[part[-1]]
+        names.append(f"{high}" if high == low else f"{high}-{low}")
+    return parts, names
+
+
+def ranking(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Training examples by rising weight, and the share of wrong labels found so far.
+
+    Examples of equal weight come in random order; those never seen come last.
+    """
+    weights, changed = run.weights["weights"], run.weights["changed"]
+    ties = np.random.default_rng(0).permutation(len(weights))
+    order = np.lexsort((ties, np.nan_to_num(weights, nan=np.inf)))
+    found = np.cumsum(changed[order]) / max(changed.sum(), 1)
+    return order, np.concatenate([[0.0], found])
+
+
+def _curves(
+    path: Path,
+    data: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    *,
+    title: str,
+    ylabel: str,
+    styles: Mapping[str, Mapping],
+    baseline: str = "",
+    log: bool = False,
+) -> None:
+    """A panel per method; ``data``: label, line -> epochs ``[T]``, ``[seeds, T]``."""
+    with plots.panels(path, title, data, baseline=baseline) as axes:
+        for label, ax in axes.items():
+            for name in dict.fromkeys((baseline, label)):
+                for line, (epochs, values) in data.get(name, {}).items():
+                    marker = {"marker": "o", "ms": 4} if len(epochs) == 1 else {}
+                    style = {**styles[line], **marker}
+                    plots.band(ax, epochs, values, name, log=log, **style)
+            ax.set(title=label)
+            if log:
+                ax.set_yscale("log")
+            plots.outer_labels(ax, "epoch", ylabel)
+        _legend(ax, styles if len(styles) > 1 else {}, data, baseline)
+
+
+def _legend(
+    ax: Axes, styles: Mapping[str, Mapping], labels: Collection[str], baseline: str
+) -> None:
+    """Beside the panels: kinds of lines, and the baseline if others are there."""
+    handles = {
+        name: plt.Line2D([], [], **({"color": "k", "lw": 2} | {**style}))
+        for name, style in styles.items()
+    }
+    if baseline in labels and len(labels) > 1:
+        color = plots.color(baseline)
+        handles[baseline] = plt.Line2D([], [], color=color, lw=3)
+    if handles:
+        ax.figure.legend(
+            list(handles.values()), list(handles), loc="outside right center"
+        )
+
+
+def _runs(section: Section) -> list[Run]:
+    return [run for group in section.groups for run in group.counted]
+
+
+def _baseline(section: Section) -> str:
+    """The plain method, drawn behind all others."""
+    labels = [group.label for group in section.groups]
+    return next((name for name in ("CE", "MSE") if name in labels), "")
+
+
+def _weighs(group: Group) -> bool:
+    return group.config["method"]["weighting"] != "none"
+
+
+def _error_key(region: str, error: str) -> str:
+    return f"test/{error}" if region == "all" else f"test/{region}_{error}"
+
+
+def _series(group: Group, key: str, scale: float = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs that all runs have been evaluated at, and values ``[seeds, T]``."""
+    rows = list(zip(*(run.evaluated for run in group.counted), strict=False))
+    epochs = np.array([row[0]["epoch"] for row in rows])
+    values = [[scale * row[key] for row in epoch] for epoch in rows]
+    return epochs, np.array(values).T
+
+
+def _relative_weights(group: Group, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs, and weights ``[seeds, T, ...]`` over the mean of all examples."""
+    rows = list(zip(*(run.rows for run in group.counted), strict=False))
+    values = [
+        [
+            np.asarray(row[key], np.float64) / max(row["weights/mean"], 1e-12)
+            for row in epoch
+        ]
+        for epoch in rows
+    ]
+    return np.array([row[0]["epoch"] for row in rows]), np.swapaxes(values, 0, 1)
+
+
+def _by_part(values: Sequence[float | None], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Means over groups of classes, NaN where there is none."""
+    values = np.asarray(values, np.float64)
+    return np.array([_mean(values[part]) for part in parts])
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is known."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0).sum(0)
+    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+
+
+def _tightness(run: Run, parts: Sequence[np.ndarray]) -> np.ndarray:
+    final = run.final
+    classes = len(final["class_counts"])
+    found = metrics.tightness(final["test_embeddings"], final["test_targets"], classes)
+    measured = np.bincount(final["test_targets"], minlength=classes) > 1
+    return _by_part(np.where(measured, found.per_class, np.nan), parts)
+
+
+def _probabilities(run: Run) -> np.ndarray:
+    """Of the test set, after the adjustment of the logits if the run has one."""
+    logits = run.final["test_logits"].astype(np.float32)
+    mode = run.config["method"]["post_hoc"]
+    if mode != "none":
+        counts = np.maximum(run.final["class_counts"], 1).astype(np.float32)
+        tau = float(run.final["tau"])
+        logits = heads.adjust_logits(logits, counts / counts.sum(), tau=tau, mode=mode)
+    logits = np.asarray(logits, np.float64)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
