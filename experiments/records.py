@@ -98,7 +98,7 @@ class Run:
         if not path.exists():
             return None
         try:
-            with np.load(path) as arrays:
+            with open(path, "rb") as file, np.load(file) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise RecordError(f"{path} cannot be read: {error}.") from error

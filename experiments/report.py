@@ -15,7 +15,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
@@ -43,14 +43,16 @@ _SHARES = {
     "ece": "ECE",
 }
 _ERRORS = {"mae": "MAE", "rmse": "RMSE", "geometric_mean": "GM"}
-_SUSPECTS = 20  # training examples that are listed
+_LISTED = 10  # training examples of lowest, and of highest weight
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
     """What the command line sets."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")
+    ]
     """Run folders, or folders of run folders."""
     out: Path = Path("report")
     """Folder for report.md, report.json and the pictures. Files of an earlier report in
@@ -200,7 +202,7 @@ def _headline(section: Section) -> Table:
         rows.append([_name(group), *map(_cell, cells), theirs, speed])
     return Table(
         "Balanced test accuracy, %, by the epoch it is of",
-        ["method (n seeds)", *(_RULES[r] for r in rules), "published", "images/s"],
+        ["method (seeds)", *(_RULES[r] for r in rules), "published", "images/s"],
         rows,
     )
 
@@ -214,7 +216,7 @@ def _details(section: Section, rule: str) -> Table:
     ]
     return Table(
         f"Test results, %, epoch: {_RULES[rule]}",
-        ["method (n seeds)", *(_SHARES[key] for key in keys)],
+        ["method (seeds)", *(_SHARES[key] for key in keys)],
         rows,
     )
 
@@ -231,7 +233,7 @@ def _errors(section: Section, rule: str) -> Table:
             rows.append([label, name, *map(_cell, regions), speed])
     return Table(
         f"Test errors by region of the target, epoch: {_RULES[rule]}",
-        ["method (n seeds)", "", "all", *REGIONS, "examples/s"],
+        ["method (seeds)", "", "all", *REGIONS, "examples/s"],
         rows,
     )
 
@@ -285,7 +287,7 @@ def _markdown(
     for table in tables:
         lines += [f"**{table.title}**", "", *_grid(table.columns, table.rows), ""]
     lines += _bullets(_legend(section))
-    lines += _suspects_text(section)
+    lines += _weights_text(section)
     for name, caption in pictures:
         lines += [f"![{caption}]({name})", "", caption, ""]
     return [*lines, "### How the numbers came about", "", *_provenance(section)]
@@ -367,16 +369,17 @@ def _plain(value: Any) -> str:
     return json.dumps(value)
 
 
-def _suspects_text(section: Section) -> list[str]:
-    """The training examples of lowest weight, for every method that exported any."""
+def _weights_text(section: Section) -> list[str]:
+    """Training examples by weight, for every method that exported weights."""
     lines = []
     for group in section.groups:
-        found = _suspects(group)
+        found = _extremes(group)
         if found:
-            rows = [[str(v) for v in row.values()] for row in found]
+            rows = [[f"{v:.5g}" for v in row.values()] for row in found]
             seed = group.counted[0].seeds[0]
             lines += [
-                f"**Training examples of lowest weight: {group.label}, seed {seed}**",
+                f"**Training examples of lowest and highest weight: {group.label}, "
+                f"seed {seed}**",
                 "",
                 *_grid(list(found[0]), rows),
                 "",
@@ -384,19 +387,22 @@ def _suspects_text(section: Section) -> list[str]:
     return lines
 
 
-def _suspects(group: Group) -> list[dict[str, Any]]:
-    """What is most likely labelled wrong, by weight, in the first run."""
+def _extremes(group: Group) -> list[dict[str, float]]:
+    """The first and the last examples by rising weight, in the first run."""
     run = group.counted[0]
     if run.weights is None or group.config["method"]["weighting"] == "none":
         return []
     w = run.weights
     order, _ = report_plots.ranking(run)
-    known = bool(w["changed"].any())
+    order = order[np.isfinite(w["weights"][order])]
+    ranks = range(len(order))
+    shown = dict.fromkeys([*ranks[:_LISTED], *ranks[-_LISTED:]])
+    columns = {"index": "indices", "weight": "weights", "label": "labels"}
+    if w["changed"].any():
+        columns["clean label"] = "clean_labels"
     return [
-        {"index": int(w["indices"][i]), "weight": round(float(w["weights"][i]), 5)}
-        | {"label": w["labels"][i].item()}
-        | ({"clean label": w["clean_labels"][i].item()} if known else {})
-        for i in order[:_SUSPECTS]
+        {"rank": i + 1} | {k: w[v][order[i]].item() for k, v in columns.items()}
+        for i in shown
     ]
 
 
@@ -430,7 +436,7 @@ def _method(group: Group) -> dict[str, Any]:
         "published": None
         if number is None
         else number._asdict() | {"comparable": not mark},
-        "lowest_weights": _suspects(group),
+        "example_weights": _extremes(group),
         "runs": [
             {"path": str(run.path), "seed": run.seeds[0], "finished": run.finished}
             | {k: run.facts[k] for k in ("device", "versions", "commit", "digest")}
