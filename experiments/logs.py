@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 
 Row = dict[str, Any]
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
@@ -48,6 +47,8 @@ class RunFolder:
             return
         lines = "".join(json.dumps(row) + "\n" for row in history)
         write_text(self.path / "metrics.jsonl", lines)
+        import tensorboardX  # takes seconds where it finds PyTorch; --help need not
+
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         self._tensorboard = tensorboardX.SummaryWriter(str(self.path / "tensorboard"))
         for row in history:

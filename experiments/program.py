@@ -77,8 +77,8 @@ class Program(NamedTuple):
     """``(carry, inputs) -> outputs`` in evaluation mode."""
     finite: Callable[[Carry], jax.Array]
     """Whether all parameters are finite, ``[seeds]``."""
-    weights: Callable[[Carry], Any]
-    """The model's parameters and other state, a tree of arrays."""
+    weights: Callable[[Carry], dict[str, jax.Array]]
+    """All arrays of the model by path, such as ``head.kernel``."""
     learning_rate: Callable[[int], jax.Array]
     """Learning rate of a step."""
     steps_per_epoch: int
@@ -169,7 +169,7 @@ def make_program(
         model_key, method_key = jax.random.split(_key(seed, "init"))
         _, params, rest = functional(make(rngs=nnx.Rngs(model_key)))
         if initial is not None:
-            params, rest = _replaced((params, rest), initial)
+            params, rest = (_replaced(tree, initial) for tree in (params, rest))
         params, rest = _partition(params, rest, config)
         inputs = jnp.zeros((config.batch_size, *splits.input_shape))
         return Carry(
@@ -211,8 +211,8 @@ def make_program(
             if meta is None:
                 return update(carry, seed, _take(train, index), None, tables)
             key = jax.random.fold_in(_key(seed, "meta"), carry.state.step)
-            chosen = jax.random.permutation(key, len(meta.targets))
-            chosen = chosen[: config.meta_batch_size]
+            lots = jax.random.bits(key, (len(meta.targets),))
+            chosen = jax.lax.top_k(lots, config.meta_batch_size)[1]
             return update(carry, seed, _take(train, index), _take(meta, chosen), tables)
 
         rows = jax.lax.dynamic_slice_in_dim(order, start, size)
@@ -258,22 +258,15 @@ def make_program(
         ),
         forward=lambda carry, inputs: run_forward(carry.state, inputs),
         finite=jax.jit(per_seed(0)(_all_finite), out_shardings=copied),
-        weights=lambda carry: _whole(carry.state.params, carry.state.rest, config),
+        weights=lambda carry: _named(
+            *_whole(carry.state.params, carry.state.rest, config)
+        ),
         learning_rate=methods.learning_rate(
             config.optimizer, epochs=config.epochs, steps_per_epoch=steps_per_epoch
         ),
         steps_per_epoch=steps_per_epoch,
         scans=scan and not splits.streaming,
     )
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """Arrays of a model by path, such as ``head.kernel``."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): x
-        for path, x in leaves
-    }
 
 
 def _over_seeds(config: TrainConfig) -> Callable[..., Callable]:
@@ -393,7 +386,7 @@ def _partition(params: Any, rest: Any, config: TrainConfig) -> tuple[Any, Any]:
     """``(trained, everything else)``."""
     if config.trained == "all":
         return params, rest
-    head, body = params.split(nnx.PathContains("head"), ...)
+    head, body = nnx.split_state(params, nnx.PathContains("head"), ...)
     return head, (body, rest)
 
 
@@ -417,9 +410,18 @@ def _partly_trained(apply: Callable, config: TrainConfig) -> Callable:
     return apply_head
 
 
+def _named(*trees: Any) -> dict[str, jax.Array]:
+    """Leaves by path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): x
+        for tree in trees
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
 def _replaced(tree: Any, initial: Mapping[str, np.ndarray]) -> Any:
     """``tree`` with its leaves from ``initial``, all of which must fit."""
-    leaves = named_leaves(tree)
+    leaves = _named(tree)
     different = {
         name: (initial[name].shape if name in initial else None, leaf.shape)
         for name, leaf in leaves.items()

@@ -46,7 +46,6 @@ from experiments.program import (
     Program,
     make_mesh,
     make_program,
-    named_leaves,
     place,
 )
 
@@ -647,10 +646,10 @@ def _finish(
 ) -> None:
     """Writes what a finished run leaves: selections, outputs and weights."""
     checkpoints.wait()
-    weights = {"last.npz": _host_weights(program.weights(carry))}
+    weights = {"last.npz": _on_host(program.weights(carry))}
     if len(splits.val.targets):
         best, _ = checkpoints.restore_best(carry)
-        weights["best.npz"] = _host_weights(program.weights(best))
+        weights["best.npz"] = _on_host(program.weights(best))
     example_weights = np.asarray(carry.example_weights)
     for i, folder in enumerate(folders):
         rows, parts = history[i], predictions[i]
@@ -681,10 +680,10 @@ def _finish(
         folder.close()
 
 
-def _host_weights(tree: Any) -> dict[str, np.ndarray]:
-    """A model's arrays on the host, whole; all processes must take part."""
+def _on_host(weights: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Arrays on the host, whole; all processes must take part."""
     gathered = {}
-    for name, array in named_leaves(tree).items():
+    for name, array in weights.items():
         if not array.is_fully_addressable:
             array = multihost_utils.process_allgather(array, tiled=True)
         gathered[name] = np.asarray(array)

@@ -1,0 +1,396 @@
+"""The trainer through its real entry point, on sets that need no download."""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import configs, train
+
+ROOT = Path(__file__).parents[2]
+TINY = ("--model.hidden", "8", "--no-progress", "--crop", "0", "--no-flip")
+DIGITS = (
+    *("smoke", *TINY, "--data.name", "digits", "--data.meta-size", "50"),
+    *("--batch-size", "96"),
+)
+METHODS = {
+    **{
+        f"{loss}": ("--method.loss", loss)
+        for loss in (
+            *("ce", "class_balanced", "logit_adjusted", "balanced_softmax", "ldam"),
+            *("focal", "sce", "gce", "truncated_gce", "elm"),
+        )
+    },
+    **{w: ("--method.weighting", w) for w in ("absgd", "gdw", "mw_net", "l2rw")},
+    "gradtail": ("--method.weighting", "gradtail", "--method.gradtail-burn-in", "1"),
+    "weight-balancing": (
+        *(
+            "--model.hidden",
+            "16",
+            "--model.head",
+            "etf",
+            "--method.feature-penalty",
+            "0.01",
+        ),
+        *("--method.post-hoc", "multiplicative"),
+    ),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """A folder where equal programs are compiled once, by all runs of this file."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield folder
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def run(folder, *argv, devices=1):
+    """Exit status of the command line, on a few of the virtual devices."""
+    where = ("--out", str(folder), "--devices", str(devices))
+    return train.main([*argv, *where])
+
+
+def rows(folder):
+    return [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder, name="last.npz"):
+    return dict(np.load(folder / name))
+
+
+def assert_same(a, b, **tolerance):
+    assert a.keys() == b.keys()
+    for name in a:
+        if tolerance:
+            np.testing.assert_allclose(a[name], b[name], **tolerance, err_msg=name)
+        else:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def without_times(history):
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")}
+        for row in history
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_smoke_of_every_method(method, tmp_path):
+    assert run(tmp_path, "smoke", *TINY, *METHODS[method]) == 0
+    (row,) = rows(tmp_path)
+    assert row["step"] == 2
+    assert np.isfinite(row["train/loss"])
+    assert np.isfinite(row["train/weighted_loss"])
+    assert len(row["weights/by_class"]) == len(row["test/per_class_accuracy"]) == 10
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary.keys() == {"best", "last5", "last", "parity"}
+    assert summary["last"]["test/balanced_accuracy"] == row["test/balanced_accuracy"]
+    assert ("tau" in row) == (method == "weight-balancing")
+    final = np.load(tmp_path / "final.npz")
+    assert final["test_logits"].shape == (160, 10)
+    assert len(final["test_embeddings"]) == 160
+
+
+def test_run_folder_says_what_ran(tmp_path, capsys):
+    assert run(tmp_path, "smoke", *TINY, "--export-weights", "--geometry") == 0
+    facts = json.loads((tmp_path / "config.json").read_text())
+    assert facts["preset"] == "smoke"
+    assert facts["config"]["model"]["hidden"] == [8]
+    assert facts["versions"]["jax"] == jax.__version__
+    assert facts["device"]["platform"] == "cpu"
+    assert re.fullmatch(r"[0-9a-f]{64}", facts["digest"])
+    splits = np.load(tmp_path / "splits.npz")
+    assert set(splits) == {"train", "val", "test", "meta"}
+    exported = np.load(tmp_path / "weights.npz")
+    seen = ~np.isnan(exported["weights"])
+    assert seen.sum() == 2 * 208
+    np.testing.assert_allclose(exported["weights"][seen], 1.0, rtol=1e-5)
+    assert not exported["changed"].any()
+    assert rows(tmp_path)[0]["test/tightness"] > 0
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert "parity" in capsys.readouterr().out
+
+
+def test_same_command_again_changes_nothing(tmp_path):
+    assert run(tmp_path, "smoke", *TINY) == 0
+    before = weights(tmp_path), rows(tmp_path)
+    assert run(tmp_path, "smoke", *TINY) == 0
+    assert_same(weights(tmp_path), before[0])
+    assert rows(tmp_path) == before[1]
+
+
+def test_used_folder_is_refused_unless_overwritten(tmp_path, capsys):
+    assert run(tmp_path, "smoke", *TINY) == 0
+    other = ("smoke", *TINY, "--optimizer.learning-rate", "0.5")
+    assert run(tmp_path, *other) == 1
+    message = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"optimizer\.learning_rate 0\.01 -> 0\.5", message)
+    assert run(tmp_path, *other, "--overwrite") == 0
+    assert rows(tmp_path)[0]["learning_rate"] == 0.5
+
+
+def test_stops_at_the_first_loss_that_is_not_finite(tmp_path, capsys):
+    settings = (
+        *(*DIGITS, "--epochs", "4", "--optimizer.schedule", "step"),
+        *("--optimizer.milestones", "2", "--optimizer.factor", "1e30"),
+    )
+    assert run(tmp_path, *settings) == 1
+    message = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"(loss is|parameters are not finite).* in epoch 3", message)
+    kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    steps_per_epoch = rows(tmp_path)[0]["step"]
+    assert str(2 * steps_per_epoch) in kept
+    assert len(rows(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("nonsense",), "no preset is named 'nonsense'"),
+        (("smoke", "--method.loss", "mse"), "method.loss='mse' does not fit"),
+        (("smoke", "--batch-size", "1000"), "batch_size must be at most the 480"),
+        (
+            ("smoke", "--method.weighting", "gdw", "--data.meta-size", "0"),
+            "data.meta_size must be at least meta_batch_size=16",
+        ),
+        (("smoke", "--data.name", "cifar10", "--data.path", "none"), "No cifar10 data"),
+        (("smoke", "--batch-size", "101", "--devices", "2"), "multiple of the 2 dev"),
+    ],
+)
+def test_bad_settings_are_explained(settings, message, tmp_path, capsys):
+    assert train.main([*settings, "--out", str(tmp_path / "run")]) == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_blocks_and_single_steps_agree(tmp_path):
+    settings = (*DIGITS, "--epochs", "1", "--method.weighting", "absgd")
+    assert run(tmp_path / "scan", *settings) == 0
+    assert run(tmp_path / "steps", *settings, "--scan", "False") == 0
+    assert_same(
+        weights(tmp_path / "scan"), weights(tmp_path / "steps"), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_seeds_side_by_side_are_the_single_runs(tmp_path):
+    settings = (*DIGITS, "--epochs", "1", "--method.weighting", "gdw")
+    assert run(tmp_path / "both", *settings, "--seed", "3", "--seeds", "2") == 0
+    assert run(tmp_path / "one", *settings, "--seed", "4") == 0
+    assert_same(
+        weights(tmp_path / "both" / "seed4"),
+        weights(tmp_path / "one"),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    first = weights(tmp_path / "both" / "seed3")
+    second = weights(tmp_path / "both" / "seed4")
+    assert any(not np.allclose(first[k], second[k]) for k in first)
+    facts = json.loads((tmp_path / "both" / "seed4" / "config.json").read_text())
+    assert facts["seed"] == 4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("--model.name", "mlp", "--method.weighting", "gdw"),
+        ("--model.name", "mlp", "--model.hidden", "64", "--fsdp"),
+        (
+            *("--model.name", "patchify", "--model.width", "8", "--epochs", "1"),
+            *("--method.weighting", "absgd", "--data.name", "synthetic"),
+        ),
+    ],
+    ids=["gdw", "fsdp", "convolutional"],
+)
+def test_eight_devices_give_the_numbers_of_one(settings, tmp_path):
+    settings = (*DIGITS, "--batch-size", "240", "--meta-batch-size", "48", *settings)
+    assert run(tmp_path / "1", *settings) == 0
+    assert run(tmp_path / "8", *settings, devices=8) == 0
+    assert_same(weights(tmp_path / "8"), weights(tmp_path / "1"), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [(), ("--method.weighting", "gradtail")])
+def test_regression(method, tmp_path):
+    settings = (
+        *("smoke", *TINY, "--data.name", "diabetes", "--data.meta-size", "0"),
+        *("--method.loss", "mse", "--batch-size", "64"),
+    )
+    assert run(tmp_path, *settings, "--epochs", "3", *method) == 0
+    row = rows(tmp_path)[-1]
+    assert row["test/mae"] > 1  # in the units of the data, not standardised
+    assert "train/accuracy" not in row
+    assert {"test/few_mae", "test/many_geometric_mean"} <= row.keys()
+    assert len(row["weights/by_class"]) == 3
+
+
+def test_classifier_alone_is_trained_again(tmp_path):
+    assert run(tmp_path / "1", *DIGITS, "--optimizer.weight-decay", "0.1") == 0
+    settings = (
+        *(*DIGITS, "--trained", "classifier", "--method.max-norm", "0.1"),
+        *("--init-from", str(tmp_path / "1" / "best.npz")),
+    )
+    assert run(tmp_path / "2", *settings) == 0
+    before, after = weights(tmp_path / "1", "best.npz"), weights(tmp_path / "2")
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {"head.kernel", "head.bias"}
+    start = np.linalg.norm(before["head.kernel"], axis=0)
+    cap = start.min() + 0.1 * (start.max() - start.min())
+    assert np.linalg.norm(after["head.kernel"], axis=0).max() <= cap * (1 + 1e-5)
+
+
+def test_streamed_images_train_and_resume(tmp_path):
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(30):
+            pixels = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{i}.png")
+    settings = (
+        *("smoke", *TINY, "--data.name", "folder", "--data.stream", "True"),
+        *("--data.path", str(tmp_path / "data"), "--data.image-size", "8"),
+        *("--data.meta-size", "0", "--batch-size", "8", "--epochs", "2"),
+    )
+    assert run(tmp_path / "whole", *settings) == 0
+    assert len(rows(tmp_path / "whole")) == 2
+    assert run(tmp_path / "parts", *settings) == 0
+    # What a kill in the second epoch leaves behind.
+    steps = rows(tmp_path / "parts")[0]["step"]
+    checkpoints = tmp_path / "parts" / "checkpoints"
+    (checkpoints / str(2 * steps) / "_CHECKPOINT_METADATA").unlink()
+    assert run(tmp_path / "parts", *settings) == 0
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_list_names_every_preset_and_its_data(capsys):
+    assert train.main(["--list"]) == 0
+    text = capsys.readouterr().out
+    assert "smoke" in text
+    assert "LTJAX_DATA" in text
+
+
+# Real processes
+
+
+def start(folder, *argv, compiled=None):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    if compiled is not None:
+        environment |= {
+            "JAX_COMPILATION_CACHE_DIR": compiled,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", *argv, "--out", str(folder)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def newest_checkpoint(folder):
+    names = [p.name for p in (folder / "checkpoints").glob("*") if p.name.isdigit()]
+    return max(map(int, names), default=0)
+
+
+def kill_and_resume(tmp_path, settings, signals, rng, compiled=None):
+    """Kills a run at random moments; compares its end with an undisturbed one."""
+    settings = (*DIGITS, *settings)
+    finish(start(tmp_path / "whole", *settings, compiled=compiled))
+    last = newest_checkpoint(tmp_path / "whole")
+    reached = 0
+    for number in signals:
+        process = start(tmp_path / "killed", *settings, compiled=compiled)
+        while newest_checkpoint(tmp_path / "killed") <= reached:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM), output
+        reached = newest_checkpoint(tmp_path / "killed")
+        assert reached < last
+    output = finish(start(tmp_path / "killed", *settings, compiled=compiled))
+    assert "continues at epoch" in output
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    assert_same(
+        weights(tmp_path / "whole", "best.npz"),
+        weights(tmp_path / "killed", "best.npz"),
+    )
+    assert without_times(rows(tmp_path / "whole")) == without_times(
+        rows(tmp_path / "killed")
+    )
+
+
+GDW_STEPS = (
+    *("--method.weighting", "gdw", "--scan", "False", "--checkpoint-steps", "2"),
+    *("--meta-batch-size", "16", "--crop", "1"),
+)
+
+
+def test_killed_runs_end_with_the_same_bits(tmp_path, compiled):
+    signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)
+    settings = (*GDW_STEPS, "--epochs", "20", "--eval-every", "10")
+    kill_and_resume(tmp_path, settings, signals, random.Random(0), compiled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weighting", ["absgd", "gradtail", "mw_net"])
+def test_runs_killed_often_end_with_the_same_bits(weighting, tmp_path):
+    signals = [signal.SIGKILL] * 8
+    settings = (*GDW_STEPS, "--method.weighting", weighting, "--epochs", "150")
+    kill_and_resume(tmp_path, settings, signals, random.Random(1))
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path, compiled):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    settings = (*DIGITS, "--method.weighting", "gdw", "--meta-batch-size", "16")
+    several = ("--coordinator", f"localhost:{port}", "--num-processes", "2")
+    processes = [
+        start(tmp_path / "two", *settings, *several, "--process-id", str(i))
+        for i in range(2)
+    ]
+    for process in processes:
+        finish(process)
+    assert run(tmp_path / "one", *settings) == 0
+    assert_same(
+        weights(tmp_path / "two"), weights(tmp_path / "one"), rtol=1e-3, atol=1e-5
+    )
+    (two,), (one,) = rows(tmp_path / "two"), rows(tmp_path / "one")
+    np.testing.assert_allclose(two["train/loss"], one["train/loss"], rtol=1e-4)
+
+
+def test_every_preset_is_consistent():
+    for name, preset in configs.PRESETS.items():
+        assert preset.about, name
+        twin = configs.PRESETS.get(f"{name}-small")
+        if twin is not None:
+            assert twin.config.epochs <= preset.config.epochs
+            assert twin.config.data == preset.config.data
