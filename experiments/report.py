@@ -111,7 +111,9 @@ def report(paths: Sequence[Path], out: Path) -> None:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     write_text(out / "report.md", "\n".join(text))
     write_json(out / "report.json", {"notes": notes, "sections": contents})
-    console.print(f"written: {out / 'report.md'}, report.json and pictures")
+    console.print(
+        f"written: {out / 'report.md'}, report.json and pictures", soft_wrap=True
+    )
 
 
 # Numbers

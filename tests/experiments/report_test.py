@@ -114,7 +114,8 @@ def groups_of(*paths):
     return [group for section in sections for group in section.groups], notes
 
 
-def test_statistics_over_seeds(tmp_path, capsys):
+def test_statistics_over_seeds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     for seed, last in ((0, 0.5), (1, 0.7), (2, 0.9)):
         accuracy = (0.1, 0.2, 0.3 + seed / 10, 0.3, 0.4, last)
         make_run(tmp_path / f"seed{seed}", seed=seed, accuracy=accuracy)
