@@ -286,17 +286,15 @@ def gradtail(
 def _similarity(kind, dots, state, decay, norms):
     """Similarity of every row with the bias-corrected mean gradient."""
     dtype = state.similarity_mean.dtype
-    correction = _bias(decay, state.step, dtype)
-    mean = jax.tree.map(
-        lambda g: safe_divide(g, jnp.full_like(g, correction)), state.mean_grad
-    )
     if kind == "dot":
-        return dots(mean).astype(dtype)
-    # Normalising before the product keeps tiny gradients from underflowing.
-    size = optax.tree.norm(mean).astype(dtype)
-    unit = jax.tree.map(lambda g: safe_divide(g, jnp.full_like(g, size)), mean)
-    s = dots(unit).astype(dtype)
-    return s if kind == "dot_unit_mean" else safe_divide(s, norms)
+        size = _bias(decay, state.step, dtype)
+    else:
+        size = optax.tree.norm(state.mean_grad).astype(dtype)  # cancels the bias
+    # Scaling before the product keeps tiny gradients from underflowing.
+    scale = safe_divide(jnp.ones_like(size), size)
+    direction = jax.tree.map(lambda g: scale.astype(g.dtype) * g, state.mean_grad)
+    s = dots(direction).astype(dtype)
+    return safe_divide(s, norms) if kind == "cosine" else s
 
 
 def _update_mean(state, gradient, decay):
