@@ -11,6 +11,7 @@ JSON, Markdown and PNG.
 """
 
 import dataclasses
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal
@@ -82,7 +83,7 @@ def main() -> None:
         )
     if options.scaling:
         jax.config.update("jax_num_cpu_devices", max(scaling.DEVICE_COUNTS))
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     if not (options.peers or options.scaling or options.device):
         table(options, console)
     if options.peers:
@@ -102,7 +103,7 @@ def table(options: Options, console: Console) -> None:
         total = len(groups) * (len(names) + options.repeats + 1) + options.repeats
         task = progress.add_task("", total=total)
         for model, dtype in groups:
-            spec = _with_dtype(models.SPECS[model], dtype)
+            spec = models.with_dtype(models.SPECS[model], dtype)
 
             def advance(what, name=f"{model} {dtype}"):
                 progress.update(task, advance=1, description=f"{name}: {what}")
@@ -113,7 +114,6 @@ def table(options: Options, console: Console) -> None:
             exact[f"{model} {dtype}"] = exactness.errors(spec)
             advance("exactness")
         host = overhead.measure(
-            names,
             repeats=options.repeats,
             advance=lambda: progress.update(
                 task, advance=1, description="host overhead"
@@ -124,7 +124,10 @@ def table(options: Options, console: Console) -> None:
         "machine": results.machine(),
         "cells": [dataclasses.asdict(c) for c in cells],
         "exactness": exact,
-        "host": {name: t._asdict() for name, t in host.items()},
+        "host": {
+            name: {kind: t._asdict() for kind, t in o._asdict().items()}
+            for name, o in host.items()
+        },
     }
     results.save(options.out / "cost.json", found)
     report.print_table(console, cells)
@@ -139,20 +142,13 @@ def measure(names, model, spec, repeats, seconds, advance) -> list[results.Cell]
     """The cells of one model in one dtype."""
     batch = models.make_batch(spec, spec.batch_size, seed=0)
     dtype = spec.config.dtype
-    compiled, runs, cells = {}, {}, []
+    compiled, runs = {}, {}
     for name in names:
-        method = steps.METHODS[name]
-        if method.needs_independent_examples and spec.couples_examples:
-            reason = "needs independent examples"
-            cells.append(
-                results.Cell(model=model, dtype=dtype, method=name, skipped=reason)
-            )
-        else:
-            step = steps.make_step(name, spec)
-            size = max(1, round(spec.batch_size * method.meta_share))
-            meta = models.make_batch(spec, size, seed=1)
-            compiled[name] = timing.compile_step(step, batch, meta)
-            runs[name] = timing.stepper(compiled[name].run, step.state, batch, meta)
+        step = steps.make_step(name, spec)
+        size = max(1, round(spec.batch_size * steps.METHODS[name].meta_share))
+        meta = models.make_batch(spec, size, seed=1)
+        compiled[name] = timing.compile_step(step, batch, meta)
+        runs[name] = timing.stepper(compiled[name].run, step.state, batch, meta)
         advance(f"compiled {name}")
     timings = timing.interleave(
         runs,
@@ -162,27 +158,25 @@ def measure(names, model, spec, repeats, seconds, advance) -> list[results.Cell]
         advance=lambda: advance("timing"),
     )
     base = compiled["sgd"]
-    for name, c in compiled.items():
-        t = timings[name]
-        cells.append(
-            results.Cell(
-                model=model,
-                dtype=dtype,
-                method=name,
-                flops=None if c.has_loops else c.flops,
-                temporary_bytes=c.temporary_bytes,
-                compile_seconds=c.compile_seconds,
-                flops_ratio=None if c.has_loops else c.flops / base.flops,
-                memory_ratio=c.temporary_bytes / base.temporary_bytes,
-                seconds=t.seconds,
-                wall_ratio=t.ratio,
-                wall_low=t.low,
-                wall_high=t.high,
-                cpu_ratio=t.cpu_ratio,
-                rounds=t.rounds,
-            )
+    return [
+        results.Cell(
+            model=model,
+            dtype=dtype,
+            method=name,
+            flops=None if c.has_loops else c.flops,
+            temporary_bytes=c.temporary_bytes,
+            compile_seconds=c.compile_seconds,
+            flops_ratio=None if c.has_loops else c.flops / base.flops,
+            memory_ratio=c.temporary_bytes / base.temporary_bytes,
+            seconds=t.seconds,
+            wall_ratio=t.ratio,
+            wall_low=t.low,
+            wall_high=t.high,
+            cpu_ratio=t.cpu_ratio,
+            rounds=t.rounds,
         )
-    return sorted(cells, key=lambda c: names.index(c.method))
+        for (name, c), t in zip(compiled.items(), timings.values(), strict=True)
+    ]
 
 
 def compare_peers(options: Options, console: Console) -> None:
@@ -236,10 +230,6 @@ def time_device(options: Options, console: Console) -> None:
     report.print_device(console, roofs, rows)
     for what in left_out:
         console.print(f"[yellow]left out: {what}")
-
-
-def _with_dtype(spec: models.Spec, dtype: str) -> models.Spec:
-    return spec._replace(config=dataclasses.replace(spec.config, dtype=dtype))
 
 
 def _progress(console: Console) -> Progress:

@@ -43,7 +43,13 @@ SPECS = {
     "vit": Spec(ModelConfig(name="vit", width=192), _IMAGE, 64),
 }
 
-TINY = Spec(ModelConfig(name="mlp", hidden=(8,)), (8,), 8)
+
+def with_dtype(spec: Spec, dtype: str) -> Spec:
+    """The spec with activations and matrix products of a dtype."""
+    return spec._replace(config=dataclasses.replace(spec.config, dtype=dtype))
+
+
+TINY = Spec(ModelConfig(name="mlp", hidden=(16,)), (8,), 8)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,14 +9,15 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.overhead import Overhead
 from benchmarks.results import Cell
 from benchmarks.steps import METHODS
 from benchmarks.targets import HOST_OVERHEAD, PEER_SPEEDUP, target
-from benchmarks.timing import Timing
 
 _HEADER = (
     "method",
-    "wall (quartiles)",
+    "wall",
+    "quartiles",
     "CPU time",
     "FLOPs",
     "temp. memory",
@@ -42,18 +43,16 @@ def _figure(value: float | None, bound: float | None = None) -> str:
 
 def _row(cell: Cell) -> tuple[str, ...]:
     label = METHODS[cell.method].label
-    if cell.skipped:
-        return (label, cell.skipped, "", "", "", "")
     bounds = target(cell.method, cell.model)
     if cell.method == "sgd":
         wall = f"{1e3 * cell.seconds:.3g} ms"
         flops = "-" if cell.flops is None else f"{cell.flops / 1e9:.3g} G"
         memory = f"{cell.temporary_bytes / 1e6:.3g} MB"
-        return (label, wall, "", flops, memory, f"{cell.compile_seconds:.1f}")
-    spread = f" ({cell.wall_low:.2f}-{cell.wall_high:.2f})"
+        return (label, wall, "", "", flops, memory, f"{cell.compile_seconds:.1f}")
     return (
         label,
-        _figure(cell.wall_ratio, bounds.wall) + spread,
+        _figure(cell.wall_ratio, bounds.wall),
+        f"{cell.wall_low:.2f}-{cell.wall_high:.2f}",
         _figure(cell.cpu_ratio),
         _figure(cell.flops_ratio, bounds.flops),
         _figure(cell.memory_ratio, bounds.memory),
@@ -104,7 +103,7 @@ def _exactness_rows(exact: Mapping[str, Mapping[str, float]]) -> list[list[str]]
     return [
         [
             name,
-            *(f"{e[k]:.1e}" if k in e else "-" for k in ("dots", "norms", "gradient")),
+            *(f"{e[k]:.1e}" for k in ("dots", "norms", "gradient")),
         ]
         for name, e in exact.items()
     ]
@@ -115,24 +114,24 @@ def print_exactness(console: Console, exact: Mapping[str, Mapping[str, float]]) 
     _print(console, _EXACTNESS_TITLE, _EXACTNESS_HEADER, _exactness_rows(exact))
 
 
-_HOST_HEADER = ("method", "step, µs", "ratio (quartiles)")
-_HOST_TITLE = "Host overhead: one step of a tiny model"
+_HOST_HEADER = ("method", "dispatch, µs", "ratio", "step, µs", "ratio ")
+_HOST_TITLE = "Host overhead: a step of a tiny model, and the dispatch of its call"
 
 
-def _host_rows(host: Mapping[str, Timing]) -> list[list[str]]:
+def _host_rows(host: Mapping[str, Overhead]) -> list[list[str]]:
     return [
         [
             METHODS[name].label,
-            f"{1e6 * t.seconds:.0f}",
-            ""
-            if name == "sgd"
-            else _figure(t.ratio, HOST_OVERHEAD) + f" ({t.low:.2f}-{t.high:.2f})",
+            f"{1e6 * o.dispatch.seconds:.0f}",
+            "" if name == "sgd" else _figure(o.dispatch.ratio, HOST_OVERHEAD),
+            f"{1e6 * o.step.seconds:.0f}",
+            "" if name == "sgd" else _figure(o.step.ratio, HOST_OVERHEAD),
         ]
-        for name, t in host.items()
+        for name, o in host.items()
     ]
 
 
-def print_host(console: Console, host: Mapping[str, Timing]) -> None:
+def print_host(console: Console, host: Mapping[str, Overhead]) -> None:
     """Steps of a tiny model."""
     _print(console, _HOST_TITLE, _HOST_HEADER, _host_rows(host))
 
@@ -140,7 +139,7 @@ def print_host(console: Console, host: Mapping[str, Timing]) -> None:
 def markdown(
     cells: Sequence[Cell],
     exact: Mapping[str, Mapping[str, float]],
-    host: Mapping[str, Timing],
+    host: Mapping[str, Overhead],
 ) -> str:
     """The tables for a document."""
     parts = [
@@ -242,11 +241,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     """One panel for each model and dtype: ratios, and ticks where targets are."""
     mpl.use("Agg")
     groups = _groups(cells)
-    names = [
-        n
-        for n in METHODS
-        if n != "sgd" and any(c.method == n and not c.skipped for c in cells)
-    ]
+    names = [n for n in METHODS if n != "sgd" and any(c.method == n for c in cells)]
     columns = min(len(groups), 4)
     lines = -(-len(groups) // columns)
     figure, axes = plt.subplots(
@@ -284,9 +279,7 @@ def _panel(ax: Any, title: str, group: Sequence[Cell], names: Sequence[str]) -> 
     for i, name in enumerate(names):
         ax.axhspan(i - 0.5, i + 0.5, color="#f4f4f4" if i % 2 else "white", zorder=-1)
         cell = found.get(name)
-        if cell is None or cell.skipped:
-            if cell is not None:
-                ax.text(1.05, i, cell.skipped, va="center", fontsize=7, color="#666666")
+        if cell is None:
             continue
         bounds = target(name, cell.model)
         for (_, field, color, marker), bound, offset in zip(

@@ -21,18 +21,17 @@ class Cell:
     model: str
     dtype: str
     method: str
-    skipped: str | None = None  # why there are no figures
-    flops: float | None = None
-    temporary_bytes: int | None = None
-    compile_seconds: float | None = None
-    flops_ratio: float | None = None  # None where loops hide operations
-    memory_ratio: float | None = None
-    seconds: float | None = None
-    wall_ratio: float | None = None
-    wall_low: float | None = None
-    wall_high: float | None = None
-    cpu_ratio: float | None = None
-    rounds: int | None = None
+    flops: float | None  # None where loops hide operations
+    temporary_bytes: int
+    compile_seconds: float
+    flops_ratio: float | None
+    memory_ratio: float
+    seconds: float
+    wall_ratio: float
+    wall_low: float
+    wall_high: float
+    cpu_ratio: float
+    rounds: int
 
 
 def machine(*, peers: bool = False) -> dict[str, Any]:

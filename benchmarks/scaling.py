@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import steps
-from benchmarks.models import SPECS, Batch, Spec, make_batch, make_problem
+from benchmarks.models import NUM_CLASSES, SPECS, Spec, make_batch
 from benchmarks.timing import compile_step
 from experiments.program import make_mesh
 
@@ -91,7 +91,7 @@ def measure(methods: Sequence[str], model: str) -> list[dict[str, Any]]:
 
 def summary(found: Sequence[Collective], method: str, spec: Spec) -> dict[str, int]:
     """Collectives that carry gradients, and the rest."""
-    logits = 10 * spec.batch_size
+    logits = NUM_CLASSES * spec.batch_size
     small = [c.elements for c in found if c.elements <= logits]
     return {
         "gradients": len(found) - len(small),

@@ -58,7 +58,6 @@ class Method(NamedTuple):
     label: str
     build: Callable[[Problem], tuple[optax.GradientTransformation, Any]]
     meta_share: float = 0.0  # size of the meta batch over that of the batch
-    needs_independent_examples: bool = False
     fixed_head: bool = False
 
 
@@ -225,8 +224,8 @@ METHODS: dict[str, Method] = {
     ),
     "gradtail-cosine": Method(
         "GradTail, gated cosines",
-        _from_losses(ltjax.gradtail),
-        needs_independent_examples=True,
+        # Where examples are independent all definitions are the same.
+        _from_losses(lambda: ltjax.gradtail(definition="attribution")),
     ),
     "gdw": Method("GDW", _from_logits("class"), meta_share=1.0),
     "gdw-quarter": Method(

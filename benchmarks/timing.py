@@ -37,10 +37,11 @@ class Timing(NamedTuple):
     """Medians of interleaved samples, with quartiles of the ratio."""
 
     seconds: float
+    cpu_seconds: float  # processor time, which other processes disturb less
     ratio: float
     low: float
     high: float
-    cpu_ratio: float  # of processor time, which other processes disturb less
+    cpu_ratio: float
     rounds: int
 
 
@@ -119,21 +120,15 @@ def interleave(
 
 def _summary(rows: np.ndarray) -> Timing:
     """``rows`` holds wall and processor seconds, then the ratios of both."""
-    seconds, _, ratio, cpu_ratio = np.median(rows, axis=0)
-    low, high = np.quantile(rows[:, 2], [0.25, 0.75])
-    return Timing(
-        float(seconds),
-        float(ratio),
-        float(low),
-        float(high),
-        float(cpu_ratio),
-        len(rows),
-    )
+    seconds, cpu_seconds, ratio, cpu_ratio = map(float, np.median(rows, axis=0))
+    low, high = map(float, np.quantile(rows[:, 2], [0.25, 0.75]))
+    return Timing(seconds, cpu_seconds, ratio, low, high, cpu_ratio, len(rows))
 
 
 def _steps_per_sample(step: Callable[[], None]) -> int:
     step()  # the first one may be slow
-    return math.ceil(_SAMPLE_SECONDS / _sample(step, 1)[0])
+    fastest = min(_sample(step, 1)[0] for _ in range(3))
+    return math.ceil(_SAMPLE_SECONDS / fastest)
 
 
 def _sample(step: Callable[[], None], count: int) -> np.ndarray:
