@@ -113,6 +113,7 @@ def make_program(
     fsdp: bool = False,
     scan: bool | None = None,
     initial: Mapping[str, np.ndarray] | None = None,
+    make: Callable[..., nnx.Module] | None = None,
 ) -> Program:
     """Builds the programs of a run.
 
@@ -123,6 +124,7 @@ def make_program(
       fsdp: split parameters and optimiser state over the devices.
       scan: whole epochs in one program; by default where that is fast.
       initial: weights to start from, by path.
+      make: ``rngs -> model``, in place of ``config.model``.
     """
     _check(config, splits, mesh)
     if scan is None:
@@ -134,12 +136,13 @@ def make_program(
     seeds = jnp.arange(config.seed, config.seed + config.seeds)
     constrain = functools.partial(jax.lax.with_sharding_constraint, shardings=split)
 
-    make = functools.partial(
-        make_model,
-        config.model,
-        input_shape=splits.input_shape,
-        num_outputs=splits.num_classes or 1,
-    )
+    if make is None:
+        make = functools.partial(
+            make_model,
+            config.model,
+            input_shape=splits.input_shape,
+            num_outputs=splits.num_classes or 1,
+        )
     apply, _, _ = functional(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
     apply = _partly_trained(apply, config)
     method = methods.make_method(

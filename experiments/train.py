@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,6 +152,7 @@ def train(
     *,
     preset: str | None = None,
     splits: Splits | None = None,
+    make: Callable[..., Any] | None = None,
 ) -> int:
     """Trains, or goes on training, in a run folder.
 
@@ -161,6 +162,8 @@ def train(
       run: the run folder.
       preset: the preset's name, for the record.
       splits: the data, if it does not come from ``config.data``.
+      make: ``rngs -> model``, if it is not ``config.model``: a Flax NNX module like
+        those of `experiments.models`.
 
     Returns:
       The exit status: 0 when done, 143 when told to stop (state saved).
@@ -183,6 +186,7 @@ def train(
         fsdp=machine.fsdp,
         scan=machine.scan,
         initial=initial,
+        make=make,
     )
     folders = _open_folders(config, machine, run, splits, preset)
     checkpoints = Checkpoints(machine.checkpoints or run / "checkpoints")

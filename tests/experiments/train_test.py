@@ -14,9 +14,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
-from experiments import configs, train
+from experiments import configs, datasets, train
+from experiments.models import Outputs
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--model.hidden", "8", "--no-progress", "--crop", "0", "--no-flip")
@@ -394,3 +396,28 @@ def test_every_preset_is_consistent():
         if twin is not None:
             assert twin.config.epochs <= preset.config.epochs
             assert twin.config.data == preset.config.data
+
+
+class Net(nnx.Module):
+    """A network from outside."""
+
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(64, 5, rngs=rngs)
+        self.head = nnx.Linear(5, 10, rngs=rngs)
+
+    def __call__(self, x, train, key=None):
+        h = nnx.relu(self.hidden(x.reshape(len(x), -1)))
+        return Outputs(self.head(h), h)
+
+
+def test_own_network_and_own_data(tmp_path):
+    rng = np.random.default_rng(0)
+    config = configs.TrainConfig(
+        data=datasets.DataConfig(name="arrays"), epochs=1, batch_size=32
+    )
+    splits = datasets.from_arrays(
+        rng.normal(size=(200, 64)), np.arange(200) % 10, config.data
+    )
+    machine = train.Machine(devices=1, progress=False)
+    assert train.train(config, machine, tmp_path, splits=splits, make=Net) == 0
+    assert weights(tmp_path)["hidden.kernel"].shape == (64, 5)

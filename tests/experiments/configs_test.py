@@ -1,0 +1,109 @@
+"""Presets have the published settings, and the command line can state them all."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import tyro
+
+from experiments import configs, train
+from experiments.configs import PRESETS, TrainConfig
+from experiments.datasets import DataConfig
+from experiments.methods import MethodConfig
+
+ROWS = {
+    "gdw-cifar10-unif40": (0.1, 5e-4, 100, 80, "resnet32"),
+    "mwnet-cifar10-unif60": (0.1, 5e-4, 100, 80, "resnet32"),
+    "absgd-cifar10-lt10": (0.1, 2e-4, 100, 200, "resnet32"),
+    "absgd-cifar100-step100": (0.1, 2e-4, 128, 200, "resnet32"),
+    "absgd-cifar10-sym40": (0.01, 5e-3, 128, 120, "resnet34"),
+    "absgd-cifar100-sym20": (0.01, 1e-2, 128, 120, "resnet34"),
+    "wb-one-stage-cifar100-lt100": (0.01, 5e-3, 64, 320, "resnet34"),
+    "wb-naive-cifar10-lt100": (0.01, 0.0, 64, 320, "resnet34"),
+    "la-cifar10-lt100": (0.1, 2e-4, 128, 1241, "resnet32"),
+    "elm-cifar100-lt100": (0.1, 2e-4, 128, 1419, "resnet32"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_published_rows(name):
+    config = PRESETS[name].config
+    assert ROWS[name] == (
+        config.optimizer.learning_rate,
+        config.optimizer.weight_decay,
+        config.batch_size,
+        config.epochs,
+        config.model.name,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "temperature", "gamma", "alpha", "start"),
+    [
+        ("absgd-cifar10-lt10", 5.0, 0.7, 0.5, 160),
+        ("absgd-cifar100-step100", 3.0, 0.45, 0.3, 160),
+        ("absgd-cifar10-sym20", -0.5, 0.9, 0.5, 80),
+        ("absgd-cifar100-sym40", -5.0, 0.5, 0.5, 80),
+        ("absgd-clothing1m", -5.0, 0.5, 0.5, 5),
+    ],
+)
+def test_absgd_rows(name, temperature, gamma, alpha, start):
+    method = PRESETS[name].config.method
+    assert method.weighting == "absgd"
+    assert (method.absgd_temperature, method.absgd_gamma) == (temperature, gamma)
+    assert (method.absgd_alpha, method.start_epoch) == (alpha, start)
+    assert not method.absgd_bias_correction
+
+
+def test_small_twins_keep_data_and_method():
+    for name, preset in PRESETS.items():
+        twin = PRESETS.get(f"{name}-small")
+        if twin is None:
+            continue
+        small, full = twin.config, preset.config
+        assert small.model.name == "patchify"
+        assert small.epochs <= 20
+        assert small.data == full.data
+        assert small.method == dataclasses.replace(
+            full.method, start_epoch=small.method.start_epoch
+        )
+        late = full.method.start_epoch / full.epochs
+        assert abs(small.method.start_epoch / small.epochs - late) < 0.05
+
+
+def test_needs_names_the_data():
+    assert configs.needs(PRESETS["smoke"].config) == "nothing"
+    assert "LTJAX_DATA" in configs.needs(PRESETS["gdw-cifar10-unif40"].config)
+    human = TrainConfig(data=DataConfig(name="cifar10", noise="human_worse"))
+    assert "CIFAR-10N" in configs.needs(human)
+
+
+@pytest.mark.parametrize("name", ["smoke", "wb-one-stage-cifar100-lt100-small"])
+def test_command_line_starts_from_the_preset(name):
+    default = train._Command(config=PRESETS[name].config)
+    assert tyro.cli(train._Command, args=[], default=default) == default
+    argv = ["--method.post-hoc-tau", "0.5", "--seeds", "3", "--fsdp"]
+    changed = tyro.cli(train._Command, args=argv, default=default)
+    assert changed.machine.fsdp
+    assert changed.config == dataclasses.replace(
+        default.config,
+        seeds=3,
+        method=dataclasses.replace(default.config.method, post_hoc_tau=0.5),
+    )
+
+
+def test_refuses_impossible_numbers():
+    with pytest.raises(ValueError, match=r"epochs must be at least 1, got 0"):
+        TrainConfig(epochs=0)
+    with pytest.raises(ValueError, match=r"data\.meta_size must be at least .*=100"):
+        TrainConfig(method=MethodConfig(weighting="gdw"))
+
+
+def test_documentation_names_real_presets():
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "training.md").read_text()
+    text += (root / "experiments" / "configs.py").read_text()
+    named = re.findall(r"-m experiments\.train (?:\\\s+)?([a-z][\w-]+)", text)
+    assert len(named) > 5
+    assert set(named) <= set(PRESETS)
