@@ -31,11 +31,6 @@ _METHODS = (
     *("CE + clean set", "Class-balanced CE", "Logit adjustment"),
 )
 _KNOWN = {"CE": GREY, "MSE": GREY, **dict(zip(_METHODS, _COLORS, strict=True))}
-_WEIGHT_TICKS = (
-    *(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1),
-    *(1.1, 1.2, 1.5, 2, 3, 5, 10, 20),
-)
-_LOSS_TICKS = (1e-4, 1e-3, 0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 _STYLE = {
     "font.size": 11,
     "axes.titlesize": 11,
@@ -141,9 +136,9 @@ def weights_over_time(
                 ax.plot(np.arange(1, len(own) + 1), own[:, c], color=shade, lw=1.6)
             ax.axhline(1, color=GREY, lw=1, ls="--", zorder=1)
             ax.set(title=label)
-            _log_axis(ax, _WEIGHT_TICKS)
             low, high = np.nanmin(own), np.nanmax(own)
             ax.set_ylim(min(low, 0.8) / 1.05, max(high, 1.25) * 1.05)
+            log_axis(ax)
             outer_labels(ax, "epoch", "weight, mean of the class")
         handles = [plt.Line2D([], [], color=s, lw=3) for s in shades]
         next(iter(axes.values())).figure.legend(
@@ -201,8 +196,8 @@ def loss_curves(
                     epochs = np.arange(1, own.shape[1] + 1)
                     band(ax, epochs, np.asarray(own), name, ls=line, log=True)
             ax.set(title=label)
-            _log_axis(ax, _LOSS_TICKS)
             outer_labels(ax, "epoch", "loss")
+        log_axis(ax)
         handles = [plt.Line2D([], [], color="k", ls=line) for line in ("--", "-")]
         handles.append(plt.Line2D([], [], color=color(baseline), lw=3))
         next(iter(axes.values())).figure.legend(
@@ -272,12 +267,22 @@ def outer_labels(ax: Axes, xlabel: str, ylabel: str) -> None:
     if ax.get_subplotspec().is_first_col():
         ax.set_ylabel(ylabel)
     if xlabel == "epoch":
-        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_locator(
+            matplotlib.ticker.MaxNLocator(5, integer=True, min_n_ticks=1)
+        )
 
 
-def _log_axis(ax: Axes, ticks: Sequence[float]) -> None:
-    """A logarithmic axis with plain numbers."""
+def log_axis(ax: Axes) -> None:
+    """Makes the vertical axis, and those sharing it, logarithmic with plain numbers."""
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
+    low, high = ax.get_ylim()
+    if high < 4 * low:
+        locator = matplotlib.ticker.MaxNLocator(5)
+    else:
+        steps = (1, 2, 5) if high < 1e3 * low else (1,)
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+        ticks = [step * 10.0**k for k in decades for step in steps]
+        locator = matplotlib.ticker.FixedLocator(ticks)
+    ax.yaxis.set_major_locator(locator)
     ax.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())

@@ -34,6 +34,8 @@ def learning_curves(section: Section, path: Path) -> bool:
     """Validation accuracy (regression: error) by epoch, or that of the test set."""
     key = "mae" if section.is_regression else "balanced_accuracy"
     runs = _runs(section)
+    if not _has_curves(section):
+        return False
     split = "val" if all(f"val/{key}" in r.evaluated[-1] for r in runs) else "test"
     scale = 1 if section.is_regression else 100
     data = {
@@ -55,6 +57,8 @@ def learning_curves(section: Section, path: Path) -> bool:
 
 def loss_curves(section: Section, path: Path) -> bool:
     """Training loss, raw and as weighted, and validation loss by epoch."""
+    if not _has_curves(section):
+        return False
     names = {
         "training": ("train/loss", {"ls": "--"}),
         "training, weighted": ("train/weighted_loss", {"ls": ":"}),
@@ -375,9 +379,9 @@ def _curves(
                     style = {**styles[line], **marker}
                     plots.band(ax, epochs, values, name, log=log, **style)
             ax.set(title=label)
-            if log:
-                ax.set_yscale("log")
             plots.outer_labels(ax, "epoch", ylabel)
+        if log:
+            plots.log_axis(ax)
         _legend(ax, styles if len(styles) > 1 else {}, data, baseline)
 
 
@@ -396,6 +400,11 @@ def _legend(
         ax.figure.legend(
             list(handles.values()), list(handles), loc="outside right center"
         )
+
+
+def _has_curves(section: Section) -> bool:
+    """Whether any run has been evaluated more than once."""
+    return any(len(run.evaluated) > 1 for run in _runs(section))
 
 
 def _runs(section: Section) -> list[Run]:
