@@ -72,7 +72,7 @@ class Entry:
     with_meta: bool = False
     """Whether the clean set is part of the training set."""
     grid: Mapping[str, Sequence[float]]
-    """Two values of a field of `MethodConfig`; see `candidates`."""
+    """Values of fields of `MethodConfig` and `OptimizerConfig`; see `candidates`."""
     noise_grid: Mapping[str, Sequence[float]] | None = None
     """The same where labels are wrong, if it differs."""
 
@@ -114,8 +114,8 @@ ENTRIES: dict[Name, Entry] = {
     ),
     "gradtail": Entry(
         label="GradTail",
-        method=MethodConfig(weighting="gradtail"),
-        grid={"gradtail_strength": (5.0, 20.0)},
+        method=MethodConfig(weighting="gradtail", gradtail_reference="unweighted"),
+        grid={"learning_rate": (0.03, 0.1), "gradtail_strength": (2.0, 5.0)},
     ),
     "gdw": Entry(
         label="GDW",

@@ -40,7 +40,7 @@ from experiments.models import ModelConfig
 from ltjax import data
 
 EARLY = 5  # the epoch in which ranks are taken
-RATES = {"learning_rate": (0.1, 0.3)}
+DECAYS = {"weight_decay": (5e-4, 5e-3)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,36 +56,34 @@ class Variant:
 
     @property
     def candidates(self) -> list[dict[str, float]]:
-        """Two learning rates and three values of what shapes the activation."""
+        """Two weight decays, and three values of what shapes the activation."""
         shape = {
-            None: {},
+            None: {"learning_rate": (0.03, 0.1, 0.3)},
             "gated": {"strength": (2.0, 5.0, 20.0)},
             "bump": {"width": (0.25, 0.5, 1.0)},
             "tent": {"width": (0.5, 1.0, 2.0)},
             "sigmoid": {"slope": (0.5, 1.0, 4.0)},
             "linear": {"slope": (0.25, 0.5, 1.0)},
         }
-        return sweep.combinations(RATES | shape[self.activation])
+        return sweep.combinations(DECAYS | shape[self.activation])
 
 
 VARIANTS = {
     "CE": Variant(activation=None),
     "gated": Variant(),
     "gated, shuffled": Variant(shuffled=True),
+    "gated, unweighted mean": Variant(reference="unweighted"),
+    "gated, unweighted mean, shuffled": Variant(reference="unweighted", shuffled=True),
     "gated, z-score": Variant(z_score=True),
     "gated, z-scored dot": Variant(similarity="dot", z_score=True),
-    "gated, unweighted mean": Variant(reference="unweighted"),
     "gated, classifier only": Variant(classifier_only=True),
     "bump": Variant(activation="bump"),
     "bump, z-score": Variant(activation="bump", z_score=True),
+    "bump, unweighted mean": Variant(activation="bump", reference="unweighted"),
     "tent": Variant(activation="tent"),
     "sigmoid": Variant(activation="sigmoid"),
     "sigmoid, z-score": Variant(activation="sigmoid", z_score=True),
-    "sigmoid, z-scored dot": Variant(
-        activation="sigmoid", similarity="dot", z_score=True
-    ),
     "linear": Variant(activation="linear"),
-    "bump, shuffled": Variant(activation="bump", shuffled=True),
 }
 
 
@@ -116,12 +114,13 @@ def make_method(variant: Variant, numbers, apply, class_counts, epochs):
     del class_counts
     numbers = dict(numbers)
     schedule = methods.learning_rate(
-        methods.OptimizerConfig(learning_rate=numbers.pop("learning_rate")),
+        methods.OptimizerConfig(learning_rate=numbers.pop("learning_rate", 0.1)),
         epochs=epochs,
         steps_per_epoch=sweep.STEPS,
     )
     optimizer = optax.chain(
-        optax.add_decayed_weights(5e-4), optax.sgd(schedule, momentum=0.9)
+        optax.add_decayed_weights(numbers.pop("weight_decay")),
+        optax.sgd(schedule, momentum=0.9),
     )
     weighting = ltjax.gradtail(
         activation=variant.activation or "gated",
@@ -232,32 +231,31 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float:
     return float(stats.spearmanr(x, y).statistic)
 
 
-def table(results: Mapping[str, Mapping[str, Result]]) -> Table:
+def table(results: Mapping[str, Result], scenario: sweep.Scenario) -> Table:
     """What is printed."""
     counts = _counts()
-    tail = counts < compare.FEW
-    out = Table(title="GradTail on digits", title_justify="left")
+    own = {
+        "long-tail": {
+            "rank": lambda r: f"{rank(r, counts).mean():+.2f}",
+            "fading": lambda r: f"{fading(r, counts < compare.FEW).mean():+.2f}",
+        },
+        "noise": {"wrong : right": lambda r: f"{wrong_over_right(r).mean():.2f}"},
+    }[scenario]
+    out = Table(title=_title(scenario, results), title_justify="left")
     out.add_column("variant", no_wrap=True)
-    for column in ("validation", "test", "test - CE", "rank", "fading"):
-        out.add_column(f"long tail: {column}", justify="right")
-    for column in ("validation", "test", "wrong : right"):
-        out.add_column(f"noise: {column}", justify="right")
-    out.add_column("chosen (long tail; noise)")
-    for name in results["long-tail"]:
-        own, noise = (results[scenario][name] for scenario in ("long-tail", "noise"))
-        difference = 100 * (own.test - results["long-tail"]["CE"].test)
+    for column in ("validation", "test", "- CE", *own):
+        out.add_column(column, justify="right", no_wrap=True)
+    out.add_column("chosen on validation")
+    for name, result in results.items():
+        difference = 100 * (result.test - results["CE"].test)
         error = difference.std(ddof=1) / np.sqrt(len(difference))
         out.add_row(
             name,
-            _mean_std(own.val),
-            _mean_std(own.test),
-            f"{difference.mean():+.1f} ± {error:.1f}",
-            f"{rank(own, counts).mean():+.2f}",
-            f"{fading(own, tail).mean():+.2f}",
-            _mean_std(noise.val),
-            _mean_std(noise.test),
-            f"{wrong_over_right(noise).mean():.2f}",
-            "; ".join(_numbers(result.choice) for result in (own, noise)),
+            _mean_std(result.val),
+            _mean_std(result.test),
+            "" if name == "CE" else f"{difference.mean():+.1f} ± {error:.1f}",
+            *("" if name == "CE" else show(result) for show in own.values()),
+            ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in result.choice.items()),
         )
     return out
 
@@ -273,27 +271,26 @@ def as_json(result: Result) -> dict[str, Any]:
     }
 
 
-def draw_pictures(results: Mapping[str, Mapping[str, Result]], out: Path) -> None:
+def draw_pictures(
+    results: Mapping[str, Result], scenario: sweep.Scenario, out: Path
+) -> None:
     """Accuracy of every variant, and the weights of some over time."""
-    seeds = len(results["noise"]["CE"].test)
-    for scenario, what in (("long-tail", "long tail 100 to 2"), ("noise", "40% noise")):
-        plots.summary(
-            out / f"{scenario}-variants.png",
-            {name: 100 * r.test for name, r in results[scenario].items()},
-            title=f"GradTail on digits, {what}, {seeds} seeds",
-            xlabel="balanced test accuracy, %",
-        )
-    weighted = {
-        name: r.weights[:, :, 0].mean(0)
-        for name, r in results["long-tail"].items()
-        if name in ("gated", "bump", "sigmoid", "gated, shuffled")
-    }
-    plots.weights_over_time(
-        out / "long-tail-weights.png",
-        weighted,
-        _counts(),
-        title=f"GradTail on digits, long tail 100 to 2, {seeds} seeds: weights",
+    title = _title(scenario, results)
+    plots.summary(
+        out / f"{scenario}-variants.png",
+        {name: 100 * r.test for name, r in results.items()},
+        title=title,
+        xlabel="balanced test accuracy, % (dots: seeds; bars: one standard deviation)",
     )
+    if scenario == "long-tail":
+        winner = "gated, unweighted mean"
+        shown = (winner, f"{winner}, shuffled", "gated, z-score", "bump")
+        plots.weights_over_time(
+            out / "long-tail-weights.png",
+            {name: results[name].weights[:, :, 0].mean(0) for name in shown},
+            _counts(),
+            title=f"{title}: weights",
+        )
 
 
 def main(config: Config) -> None:
@@ -313,9 +310,10 @@ def main(config: Config) -> None:
     ):
         for scenario, own in results.items():
             own[name] = train(variant, draws[scenario], epochs)
-    console = Console(width=max(Console().width, 160))
-    console.print(table(results))
-    draw_pictures(results, config.out)
+    console = Console(width=max(Console().width, 120))
+    for scenario, own in results.items():
+        console.print(table(own, scenario), "")
+        draw_pictures(own, scenario, config.out)
     content = {
         "config": dataclasses.asdict(config) | {"out": str(config.out)},
         "environment": compare.environment(),
@@ -336,8 +334,10 @@ def _mean_std(values: np.ndarray) -> str:
     return f"{100 * values.mean():.1f} ± {100 * values.std(ddof=1):.1f}"
 
 
-def _numbers(choice: Mapping[str, float]) -> str:
-    return ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in choice.items())
+def _title(scenario: sweep.Scenario, results: Mapping[str, Result]) -> str:
+    seeds = len(results["CE"].test)
+    what = {"long-tail": "long tail 100 to 2", "noise": "40% wrong labels"}[scenario]
+    return f"GradTail on digits, {what}, {seeds} seeds"
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ class MethodConfig:
 
     gradtail_activation: Literal["gated", "bump", "tent", "sigmoid", "linear"] = "gated"
     gradtail_similarity: Literal["cosine", "dot", "dot_unit_mean"] = "cosine"
+    gradtail_reference: Literal["weighted", "unweighted"] = "weighted"
+    """Mean gradient that the others are compared with; the unweighted one costs another
+    backward pass."""
+    gradtail_definition: Literal["row", "frozen", "attribution"] = "frozen"
+    """What an example's gradient is under batch normalisation, see `ltjax.Jacobian`."""
     gradtail_decay: float = 0.99
     gradtail_burn_in: int = 20
     gradtail_strength: float = 5.0
@@ -417,6 +422,8 @@ def _weighting(config, num_classes, schedule, start_step, key):
             return ltjax.gradtail(
                 activation=config.gradtail_activation,
                 similarity=config.gradtail_similarity,
+                reference=config.gradtail_reference,
+                definition=config.gradtail_definition,
                 decay=config.gradtail_decay,
                 burn_in=config.gradtail_burn_in,
                 strength=config.gradtail_strength,

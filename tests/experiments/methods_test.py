@@ -232,6 +232,17 @@ def test_learning_rate_changes_once_per_epoch():
     np.testing.assert_allclose(warm, [0.5, 1, 1, 1])
 
 
+def test_gradtail_may_compare_with_the_unweighted_mean():
+    def final(reference):
+        config = MethodConfig(
+            weighting="gradtail", gradtail_burn_in=1, gradtail_reference=reference
+        )
+        return run(config, steps=4)[1]["weights"]
+
+    assert np.ptp(final("unweighted")) > 0.01
+    assert abs(final("unweighted") - final("weighted")).max() > 1e-3
+
+
 def test_refuses_combinations_without_meaning():
     with pytest.raises(ValueError, match="loss must be 'ce' with weighting='gdw'"):
         MethodConfig(weighting="gdw", loss="focal")
