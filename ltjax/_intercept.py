@@ -95,6 +95,10 @@ class Plan:
             return f"examples are not known to stay apart in {', '.join(names)}"
         return f"examples are independent; {self.share:.0%} of the products are tapped"
 
+    def holds(self, name: str) -> bool:
+        """Whether a primitive occurs anywhere."""
+        return any(_holds(op, name) for op in self.program.ops)
+
     def _find_active(self) -> set[Value]:
         """Values with a derivative with respect to the parameters."""
         active = set(self.program.inputs)
@@ -175,8 +179,9 @@ class Plan:
                     self.shared_ops.append(op)
             elif results and shared:
                 self.taps[op] = Tap(op, shared, tuple(self._edges[op]), results)
-                if _holds(op, "custom_vjp_call"):
-                    self.obstacle = "custom_vjp has no derivative in forward mode"
+        for op in (*self.taps, *self.shared_ops):
+            if _holds(op, "custom_vjp_call"):
+                self.obstacle = "a custom_vjp of parameters has no tangents"
 
     def _measure(self) -> None:
         """Multiply-adds whose tangents interception saves, and all of them."""
@@ -233,6 +238,7 @@ class Intercepted:
         self.outputs = [read(self._env, a) for a in program.outputs]
         self._losses = losses
         self._unit: list[list[jax.Array]] | None = None
+        self._kept: dict[tuple[Op, int], jax.Array] = {}
         self._trace = core.get_opaque_trace_state()
 
     def _visit(self, freeze, probes, op, operands):
@@ -260,9 +266,16 @@ class Intercepted:
             tangents.update(
                 (v, t) for v, t in zip(op.outputs, moved, strict=True) if t is not None
             )
-        total = jnp.zeros(self._losses.shape, _wide(self._losses.dtype))
+        total = jnp.zeros(self._losses.shape, widest(self._losses.dtype))
         for tap, cotangents in zip(self._taps, self._unit_cotangents(), strict=True):
-            moved = self._push(tap.op, tangents, tap.operands)
+            made, left = self._kept_rows(tap)
+            for value, rows in made:
+                if value in tangents:
+                    t = tangents[value]
+                    total += jnp.tensordot(
+                        rows, t, t.ndim, preferred_element_type=total.dtype
+                    )
+            moved = self._push(tap.op, tangents, left)
             for (j, axis), d in zip(tap.results.items(), cotangents, strict=True):
                 if moved[j] is not None:
                     total += _row_sums(d, moved[j], axis, self._plan.size, total.dtype)
@@ -272,8 +285,13 @@ class Intercepted:
         """``sum_i weights[i] * row[i]``."""
         found: dict[Value, jax.Array] = {}
         for tap, cotangents in zip(self._taps, self._weighted(weights), strict=True):
-            full = dict(zip(tap.results, cotangents, strict=True))
-            self._pull(tap.op, full, tap.operands, found)
+            made, left = self._kept_rows(tap)
+            for value, rows in made:
+                w = weights.astype(rows.dtype)
+                _accumulate(found, value, jnp.tensordot(w, rows, 1))
+            if left:
+                full = dict(zip(tap.results, cotangents, strict=True))
+                self._pull(tap.op, full, left, found)
         return self._to_parameters(found)
 
     def squares(self, keep: Sequence[bool], chunk_size: Callable[[int], int]):
@@ -281,13 +299,13 @@ class Intercepted:
         wanted = {i for i, k in enumerate(keep) if k}
         slots = self._slots(wanted)
         cotangents = dict(zip(self._plan.taps, self._unit_cotangents(), strict=True))
-        total = jnp.zeros(self._losses.shape, _wide(self._losses.dtype))
+        total = jnp.zeros(self._losses.shape, widest(self._losses.dtype))
         direct = set()
         for i in wanted:
             if len(slots[i]) == 1 and slots[i][0][2]:
                 tap, position, _ = slots[i][0]
                 rows = self._rows(tap, position, cotangents[tap.op])
-                total += rows.squares(chunk_size).astype(total.dtype)
+                total += self._squares(rows, chunk_size).astype(total.dtype)
                 direct.add(i)
         rest = wanted - direct
         if rest:
@@ -325,6 +343,25 @@ class Intercepted:
         # An index keeps the mapping alive for parameters that no tap depends on.
         xs = ([rows.examples for _, rows in parts], jnp.arange(self._plan.size))
         return map_chunks(lambda x: one(x[0]), xs, chunk_size(size))
+
+    def _squares(self, rows: _tap_rows.Rows, chunk_size: Callable[[int], int]):
+        """Squared norms; rows that are small are kept, for other products with them."""
+        if not rows.small:
+            return rows.squares(chunk_size)
+        made = jax.vmap(rows.one)(rows.examples)
+        if core.get_opaque_trace_state() == self._trace:
+            self._kept[rows.tap.op, rows.position] = made
+        return jnp.sum(jnp.square(at_least_float32(made)), tuple(range(1, made.ndim)))
+
+    def _kept_rows(self, tap: Tap):
+        """Rows of a tap that are there, by operand, and the positions of the others."""
+        left = [j for j in tap.operands if (tap.op, j) not in self._kept]
+        made = [
+            (tap.op.inputs[j], self._kept[tap.op, j])
+            for j in tap.operands
+            if j not in left
+        ]
+        return made, left
 
     def _rows(self, tap: Tap, position: int, cotangents: Sequence[jax.Array]):
         operands = [read(self._env, a) for a in tap.op.inputs]
@@ -509,10 +546,6 @@ def _values(op: Op) -> list[Value]:
 
 def _inexact(value: Value) -> bool:
     return jnp.issubdtype(value.dtype, jnp.inexact)
-
-
-def _wide(dtype: Any) -> Any:
-    return widest(dtype)
 
 
 def _bodies(op: Op) -> list[core.ClosedJaxpr]:

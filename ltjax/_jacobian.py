@@ -407,10 +407,14 @@ def linearize_examples(
         return losses
 
     losses, jac = linearize(losses_fn, params)
-    if jac.method == "linearize":
-        args = params, losses, jac._jvp, jac._vjp
-        jac = _Examples(loss_fn, batch, *args, reason=jac.reason)
-    return losses, jac
+    if jac.method == "intercept":
+        return losses, jac
+    # Rows belong to examples whatever could be proven. Not by vmap(grad) through a
+    # convolution: on a sharded batch XLA may get its kernel's gradients wrong.
+    args = params, losses, jac._jvp, jac._vjp
+    if jac._plan.holds("conv_general_dilated"):
+        return losses, Jacobian(*args, reason=jac.reason)
+    return losses, _Examples(loss_fn, batch, *args, reason=jac.reason)
 
 
 def as_jacobian(updates: Any, params: Any, shape: tuple[int, ...]) -> Jacobian:
@@ -457,7 +461,13 @@ def _trace(
 
     def flat(params):
         nonlocal structure, static
-        losses, aux = losses_fn(params) if has_aux else (losses_fn(params), None)
+        out = losses_fn(params) if has_aux else (losses_fn(params), None)
+        if not (isinstance(out, tuple) and len(out) == 2):
+            raise TypeError(
+                "losses_fn must return (losses, aux) with has_aux=True, "
+                f"got {type(out).__name__}."
+            )
+        losses, aux = out
         _check_outputs(losses)
         leaves, structure = jax.tree.flatten(aux)
         arrays = [isinstance(x, (jax.Array, np.ndarray)) for x in leaves]

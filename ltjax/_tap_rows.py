@@ -37,12 +37,14 @@ class Rows:
     """Rows of ``tap`` for the operand at ``position``, one example at a time.
 
     Attributes:
+      tap: the operation.
+      position: which of its operands.
       examples: what ``one`` needs of every example, with a leading batch axis.
     """
 
     def __init__(self, tap, position, operands, cotangents, size):
-        self._tap = tap
-        self._position = position
+        self.tap = tap
+        self.position = position
         self._operands = operands
         self._shared = operands[position]
         self._size = size
@@ -58,10 +60,16 @@ class Rows:
             ],
         )
 
+    @property
+    def small(self) -> bool:
+        """Whether all rows take no more memory than what they are made of."""
+        examples = jax.tree.leaves(self.examples)
+        return self._shared.size * self._size <= sum(x.size for x in examples)
+
     def one(self, example: Any) -> jax.Array:
         """Row of one example: the operation is applied to that example alone."""
         own, cotangents = example
-        op, changed = self._tap.op, {}
+        op, changed = self.tap.op, {}
         if op.name == "broadcast_in_dim":
             changed["shape"] = cotangents[0].shape
         return self._pull(cotangents, own, changed)
@@ -77,9 +85,9 @@ class Rows:
     def _pull(self, cotangents, own, changed):
         def fun(s):
             full = [own.get(j, x) for j, x in enumerate(self._operands)]
-            full[self._position] = s
-            results = self._tap.op.bind(*full, **changed)
-            return [results[j] for j in self._tap.results]
+            full[self.position] = s
+            results = self.tap.op.bind(*full, **changed)
+            return [results[j] for j in self.tap.results]
 
         _, pullback = jax.vjp(fun, self._shared)
         return pullback(cotangents)[0]
@@ -91,7 +99,7 @@ class _Masked(Rows):
     def __init__(self, tap, position, operands, cotangents, size):
         super().__init__(tap, position, operands, cotangents, size)
         self._cotangents = cotangents
-        self.examples = jnp.arange(size)
+        self.examples = jnp.arange(size, dtype=jnp.int32)
 
     def one(self, example):
         def masked(d, axis):
@@ -99,7 +107,7 @@ class _Masked(Rows):
             mine = owner // (d.shape[axis] // self._size) == example
             return jnp.where(mine, d, jnp.zeros_like(d))
 
-        axes = self._tap.results.values()
+        axes = self.tap.results.values()
         cotangents = [
             masked(d, axis) for d, axis in zip(self._cotangents, axes, strict=True)
         ]
@@ -113,7 +121,7 @@ class _Product(Rows):
         own, (d,) = self.examples
         (other,) = own
         contract, batch = (
-            dims[other] for dims in self._tap.op.params["dimension_numbers"]
+            dims[other] for dims in self.tap.op.params["dimension_numbers"]
         )
         ndim = own[other].ndim - 1
         free = [k for k in range(ndim) if k not in (*contract, *batch)]
@@ -135,7 +143,7 @@ class _Convolution(Rows):
 
     def one(self, example):
         own, (d,) = example
-        numbers = self._tap.op.params["dimension_numbers"]
+        numbers = self.tap.op.params["dimension_numbers"]
         d = self._by_group(d, numbers.out_spec)
         taps = [
             jnp.einsum("gpc,gpo->ogc", x, d) for x in self._shifted(own[0])
@@ -149,13 +157,13 @@ class _Convolution(Rows):
 
     def squares(self, chunk_size):
         own, (d,) = self.examples
-        out_spec = self._tap.op.params["dimension_numbers"].out_spec
+        out_spec = self.tap.op.params["dimension_numbers"].out_spec
         d = jax.vmap(lambda x: self._by_group(x, out_spec))(d)
         return _product_squares(jax.vmap(self._shifted)(own[0]), d, chunk_size)
 
     def _shifted(self, a):
         """Inputs seen through every offset of the window, each ``[G, P, C/G]``."""
-        params = self._tap.op.params
+        params = self.tap.op.params
         numbers = params["dimension_numbers"]
         spatial = numbers.lhs_spec[2:]
         config = [(0, 0, 0)] * a.ndim
@@ -164,7 +172,7 @@ class _Convolution(Rows):
         ):
             config[k] = (low, high, dilation - 1)
         a = lax.pad(a, jnp.zeros((), a.dtype), config)
-        out = [self._tap.op.outputs[0].shape[k] for k in numbers.out_spec[2:]]
+        out = [self.tap.op.outputs[0].shape[k] for k in numbers.out_spec[2:]]
         window = [self._shared.shape[k] for k in numbers.rhs_spec[2:]]
         shifted = []
         for offset in itertools.product(*map(range, window)):
@@ -185,7 +193,7 @@ class _Convolution(Rows):
 
     def _by_group(self, x, spec):
         """``[G, positions, channels of a group]`` from any layout."""
-        groups = self._tap.op.params["feature_group_count"]
+        groups = self.tap.op.params["feature_group_count"]
         x = x.transpose(spec[0], *spec[2:], spec[1])
         x = x.reshape(-1, groups, x.shape[-1] // groups)
         return x.swapaxes(0, 1)
@@ -201,7 +209,7 @@ class _Embedding(Rows):
         entries, (rows, width) = indices.shape[1], self._shared.shape
         if entries * entries > rows * width:
             return super().squares(chunk_size)
-        mode = lax.GatherScatterMode.from_any(self._tap.op.params["mode"])
+        mode = lax.GatherScatterMode.from_any(self.tap.op.params["mode"])
         if mode == lax.GatherScatterMode.CLIP:
             indices = jnp.clip(indices, 0, rows - 1)
         elif mode == lax.GatherScatterMode.FILL_OR_DROP:
