@@ -138,10 +138,11 @@ class Group:
             return {}
         here = settings(self.config)
         there = settings(plain(PRESETS[self.preset].config))
+        # A setting that one of them lacks came or went between versions.
         return {
-            k: (here.get(k), there.get(k))
-            for k in here | there
-            if here.get(k) != there.get(k)
+            k: (here[k], there[k])
+            for k in here.keys() & there.keys()
+            if here[k] != there[k]
         }
 
 
