@@ -54,6 +54,11 @@ def absgd_weights(
       ``(weights, log_u)``: weights of the losses' shape in at least float32, where 1
       is the weight that plain SGD gives; the new ``log_u``.
 
+    Raises:
+      TypeError: if an argument is no array or number of the stated kind.
+      ValueError: if a number is outside its range, 0 for ``temperature`` in
+        particular.
+
     Examples:
       >>> w, log_u = ltjax.absgd_weights(
       ...     jnp.array([0.0, 1.0]), -jnp.inf, temperature=1.0)
@@ -61,20 +66,26 @@ def absgd_weights(
       [0.538 1.462]
     """
     _validate.array("losses", losses, kind="floating")
+    _check_temperature(temperature)
+    _check_scale(gamma, alpha)
     log_u = jnp.asarray(log_u)
     dtype = widest(losses.dtype, log_u.dtype)
     gamma, alpha, temperature = (
         jnp.asarray(x, dtype) for x in (gamma, alpha, temperature)
     )
     scaled = jax.lax.stop_gradient(losses.astype(dtype)) / temperature
-    log_mean = jax.nn.logsumexp(scaled) - jnp.log(jnp.asarray(losses.size, dtype))
-    log_u = jnp.logaddexp(
-        jnp.log1p(-gamma) + log_u.astype(dtype),
-        jnp.log(gamma) + jnp.log(alpha) + log_mean,
+    # Relative to the largest, so that large losses do not cost the weights digits.
+    largest = jnp.max(scaled)
+    scaled = scaled - largest
+    log_decay = jnp.log1p(-gamma)
+    scale = jnp.logaddexp(
+        log_decay + log_u.astype(dtype) - largest,
+        jnp.log(gamma) + jnp.log(alpha) + jnp.log(jnp.mean(jnp.exp(scaled))),
     )
-    scale = log_u
+    log_u = scale + largest
     if bias_correction:
-        scale = log_u - jnp.log1p(-((1 - gamma) ** jnp.asarray(step, dtype)))
+        # 1 - (1 - gamma)^step, which rounds to 0 for small gamma if written so.
+        scale = scale - jnp.log(-jnp.expm1(jnp.asarray(step, dtype) * log_decay))
     return jnp.exp(scaled - scale), log_u
 
 
@@ -142,11 +153,8 @@ def absgd(
       to rounding. ``bias_correction`` and schedules for lambda are additions.
     """
     if not callable(temperature):
-        _validate.number("temperature", temperature)
-        if _validate.concrete(temperature) and temperature == 0:
-            raise ValueError(f"temperature must not be 0, got {temperature}.")
-    _validate.number("gamma", gamma, low=0, high=1, open_low=True)
-    _validate.number("alpha", alpha, low=0, open_low=True)
+        _check_temperature(temperature)
+    _check_scale(gamma, alpha)
     _validate.number("erm_weight", erm_weight, low=0)
     _validate.number("start_step", start_step, low=0)
 
@@ -181,3 +189,14 @@ def absgd(
         )
 
     return Weighting(init, weights)
+
+
+def _check_temperature(temperature):
+    _validate.number("temperature", temperature)
+    if _validate.concrete(temperature) and temperature == 0:
+        raise ValueError(f"temperature must not be 0, got {temperature}.")
+
+
+def _check_scale(gamma, alpha):
+    _validate.number("gamma", gamma, low=0, high=1, open_low=True)
+    _validate.number("alpha", alpha, low=0, open_low=True)

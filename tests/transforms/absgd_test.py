@@ -123,6 +123,41 @@ def test_extreme_losses_stay_finite(temperature, dtype):
             assert updates.dtype == dtype
 
 
+@pytest.mark.parametrize("temperature", [1e-3, -1e-3])
+def test_large_losses_cost_no_digits(temperature):
+    """``losses / temperature`` are 1e7, where neighbours in float32 are 1 apart."""
+    losses = 1e4 + jnp.arange(4.0) / 1024
+    w, _ = ltjax.absgd_weights(losses, -jnp.inf, temperature=temperature)
+    exact = np.asarray(losses, np.float64) / temperature
+    exact = np.exp(exact - exact.max())
+    np.testing.assert_allclose(w.mean(), 1, rtol=1e-6)
+    np.testing.assert_allclose(w, exact / exact.mean(), rtol=0.5)
+
+
+@pytest.mark.parametrize("gamma", [1e-3, 1e-6, 1e-9])
+def test_bias_correction_of_a_slow_mean(gamma):
+    losses = jnp.array([0.0, 1.0])
+    w, _ = ltjax.absgd_weights(losses, -jnp.inf, temperature=1.0, gamma=gamma)
+    np.testing.assert_allclose(w, 2 * jax.nn.softmax(losses), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"temperature": 0.0}, r"temperature must not be 0"),
+        ({"temperature": 1.0, "gamma": 1.5}, r"gamma must be.*\(0, 1\], got 1\.5"),
+        ({"temperature": 1.0, "alpha": 0.0}, r"alpha must be.*\(0, inf\].*got 0"),
+    ],
+)
+def test_bad_numbers_are_named(given, match):
+    for call in (
+        lambda: ltjax.absgd(**given),
+        lambda: ltjax.absgd_weights(jnp.ones(2), -jnp.inf, **given),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
 def test_starts_at_step_with_fresh_scale():
     params = jnp.zeros(2)
     losses_fn = lambda p: jnp.array([0.0, 3.0]) + p  # noqa: E731
