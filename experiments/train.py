@@ -116,10 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     try:
         return _run_command(argv)
-    except (RunError, datasets.DataNotFoundError, ValueError) as error:
-        if isinstance(error, ValueError) and type(error) is not ValueError:
-            raise
-        console.print(f"[bold red]error[/] {type(error).__name__}: ", end="")
+    except (RunError, datasets.DataNotFoundError) as error:
+        console.print("[bold red]error[/] ", end="")
         console.print(str(error), markup=False, highlight=False)
         return 1
 
@@ -129,13 +127,14 @@ def _run_command(argv: Sequence[str]) -> int:
     if name not in configs.PRESETS:
         raise RunError(f"no preset is named {name!r}; --list shows their names.")
     preset = configs.PRESETS[name]
-    command = tyro.cli(
-        _Command,
-        prog=f"python -m experiments.train {name}",
-        description=preset.about,
-        args=settings,
-        default=_Command(config=preset.config),
-    )
+    with _explained():
+        command = tyro.cli(
+            _Command,
+            prog=f"python -m experiments.train {name}",
+            description=preset.about,
+            args=settings,
+            default=_Command(config=preset.config),
+        )
     machine = command.machine
     if machine.distributed or machine.coordinator is not None:
         jax.distributed.initialize(
@@ -174,20 +173,19 @@ def train(
     """
     first = jax.process_index() == 0
     console = Console(quiet=not first, highlight=False)
-    splits = datasets.load(config.data) if splits is None else splits
-    console.print(datasets.describe(splits))
-    initial = None if config.init_from is None else dict(np.load(config.init_from))
-
-    mesh = make_mesh(machine.devices)
-    program = make_program(
-        config,
-        splits,
-        mesh,
-        fsdp=machine.fsdp,
-        scan=machine.scan,
-        initial=initial,
-        make=make,
-    )
+    with _explained():
+        splits = datasets.load(config.data) if splits is None else splits
+        console.print(datasets.describe(splits), soft_wrap=True)
+        mesh = make_mesh(machine.devices)
+        program = make_program(
+            config,
+            splits,
+            mesh,
+            fsdp=machine.fsdp,
+            scan=machine.scan,
+            initial=_initial(config),
+            make=make,
+        )
     folders = _open_folders(config, machine, run, splits, preset)
     checkpoints = Checkpoints(machine.checkpoints or run / "checkpoints")
     feed = Feed(config, machine, splits, program, mesh)
@@ -279,6 +277,30 @@ def train(
     checkpoints.close()
     _print_summary(console, history, run)
     return 0
+
+
+@contextlib.contextmanager
+def _explained():
+    """Turns what is wrong with settings into a message without a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def _initial(config: TrainConfig) -> dict[str, np.ndarray] | None:
+    """Weights to start from, by path."""
+    if config.init_from is None:
+        if config.trained == "classifier":
+            raise RunError(
+                "init_from must be given to train the classifier alone: best.npz or "
+                "last.npz of the run whose other layers it is to use."
+            )
+        return None
+    try:
+        return dict(np.load(config.init_from))
+    except OSError as error:
+        raise RunError(f"init_from cannot be read: {error}") from error
 
 
 class Feed:

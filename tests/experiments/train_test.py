@@ -36,6 +36,7 @@ METHODS = {
     },
     **{w: ("--method.weighting", w) for w in ("absgd", "gdw", "mw_net", "l2rw")},
     "gradtail": ("--method.weighting", "gradtail", "--method.gradtail-burn-in", "1"),
+    "bfloat16": ("--model.dtype", "bfloat16"),
     "weight-balancing": (
         *(
             "--model.hidden",
@@ -177,6 +178,9 @@ def test_stops_at_the_first_loss_that_is_not_finite(tmp_path, capsys):
         ),
         (("smoke", "--data.name", "cifar10", "--data.path", "none"), "No cifar10 data"),
         (("smoke", "--batch-size", "101", "--devices", "2"), "multiple of the 2 dev"),
+        (("smoke", "--model.head", "etf", "--model.hidden", "8"), "at most embed_dim"),
+        (("smoke", "--trained", "classifier"), "init_from must be given"),
+        (("smoke", "--init-from", "none.npz"), "init_from cannot be read"),
     ],
 )
 def test_bad_settings_are_explained(settings, message, tmp_path, capsys):
