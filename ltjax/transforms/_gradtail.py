@@ -188,8 +188,8 @@ def gradtail(
         those that define similarity, all by default. The update is always on all.
         The last layer alone makes similarity nearly free.
       z_score: standardise s by its running mean and standard deviation; in high
-        dimension cosines concentrate, and a model with one output has cosines of
-        +-1 in its last layer.
+        dimension cosines concentrate, and of a model with one output the cosines
+        in the last layer tell little but the sign of the error.
       reference: ``"weighted"`` takes G from the weighted gradients, which cost nothing
         more; ``"unweighted"`` from the plain ones, one more backward pass.
       definition: what an example's gradient is where examples are coupled by batch
@@ -308,6 +308,9 @@ def _update_mean(state, gradient, decay):
 def _update_statistics(state, s, decay):
     """Running moments of the similarity, from the second step on (G is 0 before)."""
     d = jnp.where(state.step > 0, jnp.asarray(decay, s.dtype), jnp.ones((), s.dtype))
+    # One exploding gradient must not make the moments infinite for good.
+    largest = float(jnp.finfo(s.dtype).max) ** 0.5 / (1 + s.size)
+    s = jnp.clip(s, -largest, largest)
     return state._replace(
         similarity_mean=d * state.similarity_mean + (1 - d) * jnp.mean(s),
         similarity_square=d * state.similarity_square + (1 - d) * jnp.mean(s**2),

@@ -110,6 +110,20 @@ def test_extremes_stay_finite(value, activation):
     assert w.max() <= 10
 
 
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("scale", [0.0, 1e-25, 1e15, 1e19])
+def test_extreme_gradients_leave_a_finite_state(scale, similarity):
+    tx = ltjax.gradtail(
+        activation="sigmoid", similarity=similarity, burn_in=0, z_score=True
+    )
+    params = jnp.ones(2)
+    rows = scale * jnp.array([[1.0, 2.0], [2.0, -1.0], [-1.0, 0.5]])
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = tx.update(rows, state, params)
+        chex.assert_tree_all_finite((updates, state))
+
+
 @pytest.mark.parametrize("z_score", [False, True])
 @pytest.mark.parametrize("reference", ["weighted", "unweighted"])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
@@ -207,6 +221,34 @@ def test_weight_per_pixel():
     np.testing.assert_allclose(
         updates, (w[..., None] * rows).mean((0, 1, 2)), rtol=1e-4
     )
+
+
+def test_one_output_needs_an_earlier_layer_or_z_scores():
+    """The gradients of its bias are scalars: their cosines are signs."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    x, y = jax.random.normal(keys[0], (16, 4)), jax.random.normal(keys[1], (16,))
+    params = {
+        "hidden": jax.random.normal(keys[2], (4, 8)),
+        "head": jax.random.normal(keys[3], (8,)),
+        "bias": jnp.zeros(()),
+    }
+
+    def losses_fn(p):
+        return jnp.square(jnp.tanh(x @ p["hidden"]) @ p["head"] + p["bias"] - y)
+
+    def weights(defining, **kwargs):
+        mask = {name: name == defining for name in params}
+        tx = ltjax.gradtail(activation="sigmoid", burn_in=0, mask=mask, **kwargs)
+        state = tx.init(params)
+        for _ in range(2):
+            _, jac = ltjax.linearize(losses_fn, params)
+            w, _ = tx.weights(jac, state, params)
+            _, state = tx.update(jac, state, params)
+        return np.unique(np.round(w, 4))
+
+    assert len(weights("bias")) == 2
+    assert len(weights("hidden")) == 16
+    assert len(weights("bias", similarity="dot_unit_mean", z_score=True)) == 16
 
 
 def clusters(seed):
