@@ -4,6 +4,7 @@ import os
 
 import jax
 import pytest
+from jax.sharding import AxisType
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -21,3 +22,9 @@ def x64():
     """Float64 within one test; the library itself never enables it."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def eight_devices():
+    """The mesh of every test that holds eight devices to one."""
+    return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))

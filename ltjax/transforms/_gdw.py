@@ -202,6 +202,7 @@ def gdw_weights(
     batch = labels.shape[0]
     _validate.array("example_weights", example_weights, shape=(batch,), kind="floating")
     _validate.array("meta_gradient", meta_gradient, shape=logits.shape, kind="floating")
+    _check_change(step_size, clip)
     example_weights = at_least_float32(example_weights)
     dtype = example_weights.dtype
     size, limit = _scalar(_step_size(step_size, logits), dtype), _scalar(clip, dtype)
@@ -309,9 +310,7 @@ def gdw(
     if not callable(lookahead_lr):
         _validate.number("lookahead_lr", lookahead_lr, low=0)
     _validate.key("key", key)
-    if step_size is not None:
-        _validate.number("step_size", step_size, low=0)
-    _validate.number("clip", clip, low=0)
+    _check_change(step_size, clip)
     _validate.integer("hidden", hidden, low=1)
     _validate.number("net_learning_rate", net_learning_rate, low=0)
     _validate.number("net_weight_decay", net_weight_decay, low=0)
@@ -430,6 +429,12 @@ def _step_size(step_size, logits):
 
 def _scalar(value, dtype):
     return jnp.asarray(value, dtype)
+
+
+def _check_change(step_size, clip):
+    if step_size is not None:
+        _validate.number("step_size", step_size, low=0)
+    _validate.number("clip", clip, low=0)
 
 
 def _check(weights, logits, labels):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import ltjax
@@ -548,7 +548,7 @@ def test_seeds_train_together_under_vmap():
     ("level", "model"),
     [("class", "batch_norm"), ("class", "conv"), ("instance", "batch_norm")],
 )
-def test_eight_devices_equal_one(level, model):
+def test_eight_devices_equal_one(level, model, eight_devices):
     params, batch, meta = _problem(model, batch=16)
     tx = transforms.gdw(C, lookahead_lr=LR, key=KEY, level=level)
     state = tx.init(params)
@@ -557,9 +557,8 @@ def test_eight_devices_equal_one(level, model):
         return _step(tx, params, state, batch, meta, model)
 
     one = jax.jit(step)(params, state, batch, meta)
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    everywhere = NamedSharding(mesh, P())
-    split = NamedSharding(mesh, P("data"))
+    everywhere = NamedSharding(eight_devices, P())
+    split = NamedSharding(eight_devices, P("data"))
     args = jax.device_put(
         (params, state, batch, meta), (everywhere, everywhere, split, split)
     )
@@ -710,8 +709,16 @@ def test_averaged_gradients_and_other_class_counts_are_refused():
             ),
             r"losses.*1 dimension.*\(2, 3\)",
         ),
+        (
+            lambda z, y: transforms.gdw_weights(jnp.ones(2), z, z, y, step_size=-1.0),
+            r"step_size.*-1\.0",
+        ),
+        (
+            lambda z, y: transforms.gdw_weights(jnp.ones(2), z, z, y, clip=np.nan),
+            r"clip.*nan",
+        ),
     ],
 )
-def test_bad_arrays_are_named(call, message):
+def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(jnp.zeros((2, 3)), jnp.array([0, 1]))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import ltjax
@@ -126,15 +126,15 @@ def test_product_with_absgd_multiplies_weights():
     chex.assert_trees_all_close(got, jac.vjp(first * second / B), rtol=1e-5)
 
 
-def test_eight_devices_equal_one():
+def test_eight_devices_equal_one(eight_devices):
     params, batch, meta = _problem(batch=16)
     tx = transforms.l2rw()
 
     def step(params, batch, meta):
         return _step(tx, params, tx.init(params), batch, meta)
 
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    everywhere = NamedSharding(eight_devices, P())
+    split = NamedSharding(eight_devices, P("data"))
     args = jax.device_put((params, batch, meta), (everywhere, split, split))
     eight = jax.jit(step, out_shardings=everywhere)(*args)
     chex.assert_trees_all_close(

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ltjax.transforms import max_norm
 
@@ -109,6 +110,23 @@ def test_zero_rows_and_huge_updates_stay_finite():
         assert (lengths <= 0.1 + 1e-6).all()
     grad = jax.grad(lambda u: tx.update(u, state, params)[0].sum())(-params)
     chex.assert_tree_all_finite(grad)
+
+
+@pytest.mark.parametrize("spec", [PartitionSpec("data"), PartitionSpec(None, "data")])
+def test_eight_devices_equal_one(spec, eight_devices):
+    """Kernels sharded by features or by classes: lengths and caps are global."""
+    params = jax.random.normal(jax.random.key(0), (16, 8)) * jnp.arange(1.0, 9)[None]
+    updates = jax.random.normal(jax.random.key(1), (16, 8))
+    tx = max_norm(share=0.3)
+
+    @jax.jit
+    def step(params, updates):
+        return tx.update(updates, tx.init(params), params)
+
+    one = step(params, updates)
+    sharding = NamedSharding(eight_devices, spec)
+    eight = step(*jax.device_put((params, updates), sharding))
+    chex.assert_trees_all_close(one, eight, rtol=1e-5, atol=1e-5)
 
 
 def test_bad_input_is_named():

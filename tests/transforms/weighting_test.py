@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 import ltjax
 
@@ -116,11 +116,10 @@ def test_bfloat16_is_close_to_float32(make):
 
 @every_weighting
 @pytest.mark.parametrize("model", [dense_model, conv_model])
-def test_eight_devices_equal_one(make, model):
+def test_eight_devices_equal_one(make, model, eight_devices):
     apply, params, shape = model()
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    sharded = NamedSharding(mesh, PartitionSpec("data"))
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    sharded = NamedSharding(eight_devices, PartitionSpec("data"))
+    everywhere = NamedSharding(eight_devices, PartitionSpec())
     tx = optax.chain(make(), optax.sgd(0.1))
     step = make_step(tx, apply)
     on_eight = jax.jit(
