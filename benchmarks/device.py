@@ -1,8 +1,9 @@
 """Absolute step times by batch size, and how near they are to what the device can do.
 
 The roofline is measured, not looked up: the rate of a large matrix product in the
-model's dtype, and that of a large copy. A step's bound is the larger of its FLOPs over
-the one and its bytes over the other, both as the compiler counts them.
+model's dtype, and that of a large copy. A step's FLOPs are compared with the one and
+its bytes with the other, both as the compiler counts them; the larger share tells what
+bounds the step. The share of bytes passes 100% where caches hold what is read.
 """
 
 import math
@@ -69,20 +70,20 @@ def _group(name, dtype, size, roofs) -> list[dict[str, Any]]:
             "method": method,
             **t._asdict(),
             "images_per_second": size / t.seconds,
-            "share": _share(compiled[method], dtype, t.seconds, roofs),
+            **_shares(compiled[method], dtype, t.seconds, roofs),
         }
         for method, t in timings.items()
     ]
 
 
-def _share(compiled, dtype, seconds, roofs) -> float | None:
-    """Least possible time over the time taken; None where loops hide operations."""
+def _shares(compiled, dtype, seconds, roofs) -> dict[str, float | None]:
+    """Rates over the roofs; None where loops hide operations."""
     if compiled.has_loops:
-        return None
-    least = max(
-        compiled.flops / roofs[dtype], compiled.bytes_accessed / roofs["memory"]
-    )
-    return least / seconds
+        return {"flops_share": None, "bytes_share": None}
+    return {
+        "flops_share": compiled.flops / seconds / roofs[dtype],
+        "bytes_share": compiled.bytes_accessed / seconds / roofs["memory"],
+    }
 
 
 def measure_roofs(dtypes: Sequence[str]) -> dict[str, float]:

@@ -18,22 +18,20 @@ def errors(spec: Spec) -> dict[str, float]:
     """Largest error of dots, norms and weighted gradient, over the largest value."""
     problem = make_problem(spec)
     batch = make_batch(spec, _EXAMPLES, seed=2)
-    leaves, treedef = jax.tree.flatten(problem.params)
-    keys = jax.random.split(jax.random.key(3), len(leaves))
+    keys = jax.random.split(jax.random.key(3), len(problem.params))
     direction = [
         jax.random.normal(k, p.shape, p.dtype)
-        for k, p in zip(keys, leaves, strict=True)
+        for k, p in zip(keys, problem.params, strict=True)
     ]
     weights = jnp.linspace(0.5, 1.5, _EXAMPLES) / _EXAMPLES
 
-    def losses_fn(leaves):
-        params = jax.tree.unflatten(treedef, leaves)
+    def losses_fn(params):
         outputs, _ = problem.forward(params, problem.rest, batch)
         return cross_entropy(outputs.logits, batch.labels)
 
     @jax.jit
-    def ours(leaves):
-        _, jac = ltjax.linearize(losses_fn, leaves)
+    def ours(params):
+        _, jac = ltjax.linearize(losses_fn, params)
         return {
             "dots": jac.jvp(direction),
             "norms": jac.norms(definition="row"),
@@ -41,26 +39,26 @@ def errors(spec: Spec) -> dict[str, float]:
         }
 
     with jax.enable_x64(True):
-        reference = _reference(losses_fn, leaves, direction, weights)
+        reference = _reference(losses_fn, problem.params, direction, weights)
     return {
         name: _relative_error(value, reference[name])
-        for name, value in ours(leaves).items()
+        for name, value in ours(problem.params).items()
     }
 
 
-def _reference(losses_fn, leaves, direction, weights) -> dict[str, Any]:
+def _reference(losses_fn, params, direction, weights) -> dict[str, Any]:
     """Every row of the Jacobian in float64, and what follows from the rows."""
-    wide = in_float64(losses_fn, leaves)
+    wide = in_float64(losses_fn, params)
 
     @jax.jit
-    def rows(leaves):
-        losses, pullback = jax.vjp(wide, leaves)
+    def rows(params):
+        losses, pullback = jax.vjp(wide, params)
         return jax.vmap(pullback)(jnp.eye(len(losses)))[0]
 
     matrix = np.concatenate(
         [
             np.asarray(row).reshape(len(weights), -1)
-            for row in rows([jnp.asarray(p, jnp.float64) for p in leaves])
+            for row in rows([jnp.asarray(p, jnp.float64) for p in params])
         ],
         axis=1,
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments.models import Apply, ModelConfig, functional, make_model
+from experiments.models import Apply, ModelConfig, Outputs, functional, make_model
 
 NUM_CLASSES = 10
 
@@ -54,16 +54,24 @@ TINY = Spec(ModelConfig(name="mlp", hidden=(16,)), (8,), 8)
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A model with its parameters, as pure functions."""
+    """A model with its parameters, as pure functions of flat lists of arrays.
 
-    spec: Spec
+    Containers of Flax NNX are flattened in Python; as lists, what a call of a compiled
+    step costs is the dispatch alone.
+    """
+
     apply: Apply
-    params: Any
-    rest: Any  # batch statistics and fixed weights
+    params: list[jax.Array]
+    rest: list[jax.Array]  # batch statistics and fixed weights
+    structure: tuple[Any, Any]
 
-    def forward(self, params: Any, rest: Any, batch: Batch) -> tuple[Any, Any]:
+    def forward(
+        self, params: list[jax.Array], rest: list[jax.Array], batch: Batch
+    ) -> tuple[Outputs, list[jax.Array]]:
         """Training-mode outputs (logits and embeddings), and the new ``rest``."""
-        return self.apply(params, rest, batch.inputs, train=True)
+        state = map(jax.tree.unflatten, self.structure, (params, rest))
+        outputs, rest = self.apply(*state, batch.inputs, train=True)
+        return outputs, jax.tree.leaves(rest)
 
 
 @functools.cache
@@ -82,8 +90,9 @@ def make_problem(spec: Spec) -> Problem:
         found["apply"], params, rest = functional(model)
         return params, rest
 
-    params, rest = init(jax.random.key(0))
-    return Problem(spec, found["apply"], params, rest)
+    state = init(jax.random.key(0))
+    leaves, structure = zip(*map(jax.tree.flatten, state), strict=True)
+    return Problem(found["apply"], *leaves, structure)
 
 
 def make_batch(spec: Spec, size: int, seed: int) -> Batch:

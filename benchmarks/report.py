@@ -222,7 +222,15 @@ def print_device(
         _print(
             console,
             ", ".join(name),
-            ("method", "batch", "ms", "images/s", "ratio to SGD", "of the roofline"),
+            (
+                "method",
+                "batch",
+                "ms",
+                "images/s",
+                "ratio to SGD",
+                "of FLOP/s",
+                "of bytes/s",
+            ),
             [
                 (
                     METHODS[r["method"]].label,
@@ -230,7 +238,10 @@ def print_device(
                     f"{1e3 * r['seconds']:.3g}",
                     f"{r['images_per_second']:.4g}",
                     f"{r['ratio']:.2f}",
-                    "-" if r["share"] is None else f"{r['share']:.0%}",
+                    *(
+                        "-" if r[key] is None else f"{r[key]:.0%}"
+                        for key in ("flops_share", "bytes_share")
+                    ),
                 )
                 for r in group
             ],

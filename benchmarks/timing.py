@@ -71,7 +71,7 @@ def stepper(run: Callable[..., Any], state: Any, *args: Any) -> Callable[[], Non
     def step():
         nonlocal state
         state = run(state, *args)
-        jax.block_until_ready(state)
+        jax.tree.leaves(state)[0].block_until_ready()  # all are ready at once
 
     return step
 
