@@ -8,7 +8,7 @@ operands marked `SHARED`. What is not known to keep examples apart is `SHARED`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jax.extend import core
 from ltjax._program import Op, Program, Value, shape_of, trace
 
 SHARED: Final = "shared"
-Axis = int | Literal["shared"] | None  # None: the value is not used
+Axis = int | str | None  # None: the value is not used
 Rule = Callable[["Question"], Sequence[Axis]]
 
 ELEMENTWISE = frozenset(
@@ -138,10 +138,10 @@ def operand_axes(
         a custom rule says otherwise.
     """
     if op.name in _CUSTOM:
-        body, rule = _CUSTOM[op.name]
-        if not derivative:
-            return input_axes(_program(op.params[body]), axes, size, derivative=False)
-        return rule(op, axes, size)
+        if derivative:
+            return _CUSTOM[op.name](op, axes, size)
+        body = _program(op.params["call_jaxpr"])
+        return input_axes(body, axes, size, derivative=False)
     if op.name in _CALLS:
         return _CALLS[op.name](op, axes, size, derivative)
     if SHARED in axes:
@@ -318,10 +318,11 @@ def _gather(q: Question) -> list[Axis]:
     if position in batching:
         k = numbers.operand_batching_dims[batching.index(position)]
         return [k, position]
-    return [
-        _counted_axis(q, q.op.inputs[1], position, numbers.start_index_map, operand),
-        position,
-    ]
+    counted = _counted_axis(
+        q, q.op.inputs[1], position, numbers.start_index_map, operand
+    )
+    single = counted in numbers.collapsed_slice_dims  # and not a window from there
+    return [counted if single else SHARED, position]
 
 
 def _scatter(q: Question) -> list[Axis]:
@@ -415,11 +416,12 @@ def _counts(
         source, result = shape_of(op.inputs[0]), shape_of(atom)
         inner = _split_axis(source, result, axis, result[axis])
         same = isinstance(inner, int) and source[inner] == result[axis]
-        return same and ask(op.inputs[0], inner, None)  # type: ignore[arg-type]
+        return same and ask(op.inputs[0], inner, None)
     if op.name == "select_n":  # index + size where index < 0: never, for a count
-        test = producers.get(op.inputs[0])
-        negative = test is not None and test.name == "lt" and _is_zero(test.inputs[1])
-        return negative and test.inputs[0] is op.inputs[1] and ask(op.inputs[1])  # type: ignore[union-attr]
+        pred, count, _ = op.inputs
+        test = producers.get(pred) if isinstance(pred, Value) else None
+        if test is not None and test.name == "lt":
+            return test.inputs[0] is count and _is_zero(test.inputs[1]) and ask(count)
     return False
 
 
@@ -486,11 +488,11 @@ def _scan(op: Op, axes: Sequence[Axis], size: int, derivative: bool) -> list[Axi
         return [SHARED] * len(op.inputs)
     consts, carried = params["num_consts"], params["num_carry"]
     body = _program(params["jaxpr"])
-    carry, stacked = list(axes[:carried]), axes[carried:]
+    carry, stacked = list(axes[:carried]), list(axes[carried:])
     if 0 in stacked:  # one example after the other
-        alone = carried == 0 and params["length"] == size
-        xs = [0 if alone else SHARED] * (len(op.inputs) - consts - carried)
-        return [*[SHARED] * (consts + carried), *xs]
+        alone = carried == 0 and params["length"] == size and {*stacked} <= {0, None}
+        shared: list[Axis] = [SHARED] * len(op.inputs)
+        return [*shared[:consts], *[0] * len(shared[consts:])] if alone else shared
     slices = [axis - 1 if isinstance(axis, int) else axis for axis in stacked]
     while True:
         found = input_axes(body, [*carry, *slices], size, derivative=derivative)
@@ -587,9 +589,8 @@ _CALLS: dict[str, Callable[[Op, Sequence[Axis], int, bool], list[Axis]]] = {
     "cond": _cond,
     "scan": _scan,
 }
-# Functions with rules of their own: the parameter that holds the function, and the
-# check of function and rule together.
-_CUSTOM: dict[str, tuple[str, Callable[..., list[Axis] | None]]] = {
-    "custom_jvp_call": ("call_jaxpr", _custom_jvp),
-    "custom_vjp_call": ("call_jaxpr", _custom_vjp),
+# Functions with derivatives of their own, which are checked with them.
+_CUSTOM: dict[str, Callable[[Op, Sequence[Axis], int], list[Axis] | None]] = {
+    "custom_jvp_call": _custom_jvp,
+    "custom_vjp_call": _custom_vjp,
 }

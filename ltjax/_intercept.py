@@ -14,7 +14,7 @@ respect to ``s`` is all that is used. Parameters that are used twice have two ta
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,9 +32,9 @@ class Tap(NamedTuple):
     """Where shared values meet examples."""
 
     op: Op
-    operands: tuple[int, ...]  # positions of shared values that depend on parameters
+    operands: dict[int, Value]  # shared values that are made of parameters
     axes: tuple[Axis, ...]  # batch axes of the operands
-    results: dict[int, int]  # batch axes of the results that are used
+    results: dict[int, Any]  # batch axes of the results that are used
 
 
 class Plan:
@@ -94,6 +94,14 @@ class Plan:
             names = sorted(set(self.mixers))
             return f"examples are not known to stay apart in {', '.join(names)}"
         return f"examples are independent; {self.share:.0%} of the products are tapped"
+
+    def shared_operands(self, op: Op) -> dict[int, Value]:
+        """Operands made of parameters and of no example, by position."""
+        return {
+            j: a
+            for j, a in enumerate(op.inputs)
+            if isinstance(a, Value) and self.depends.get(a)
+        }
 
     def holds(self, name: str) -> bool:
         """Whether a primitive occurs anywhere."""
@@ -165,14 +173,10 @@ class Plan:
                 for j, v in enumerate(op.outputs)
                 if v in self._active and self._axes.get(v) is not None
             }
-            shared = tuple(
-                j
-                for j, a in enumerate(op.inputs)
-                if isinstance(a, Value) and self.depends.get(a)
-            )
+            shared = self.shared_operands(op)
             if SHARED in results.values():
-                made_of = frozenset().union(
-                    *(self.depends[op.inputs[j]] for j in shared)
+                made_of = frozenset[int]().union(
+                    *(self.depends[v] for v in shared.values())
                 )
                 self.depends |= {op.outputs[j]: made_of for j in results}
                 if made_of:
@@ -262,7 +266,7 @@ class Intercepted:
             if t is not None
         }
         for op in self._plan.shared_ops:
-            moved = self._push(op, tangents)
+            moved = self._push(op, tangents, self._plan.shared_operands(op))
             tangents.update(
                 (v, t) for v, t in zip(op.outputs, moved, strict=True) if t is not None
             )
@@ -325,10 +329,10 @@ class Intercepted:
         """``fun(row)`` of every example; only the ``wanted`` leaves are right."""
         cotangents = dict(zip(self._plan.taps, self._unit_cotangents(), strict=True))
         parts = [
-            (tap.op.inputs[j], self._rows(tap, j, cotangents[tap.op]))
+            (value, self._rows(tap, j, cotangents[tap.op]))
             for tap in self._taps
-            for j in tap.operands
-            if self._plan.depends[tap.op.inputs[j]] & wanted
+            for j, value in tap.operands.items()
+            if self._plan.depends[value] & wanted
         ]
 
         def one(examples):
@@ -354,13 +358,13 @@ class Intercepted:
         return jnp.sum(jnp.square(at_least_float32(made)), tuple(range(1, made.ndim)))
 
     def _kept_rows(self, tap: Tap):
-        """Rows of a tap that are there, by operand, and the positions of the others."""
-        left = [j for j in tap.operands if (tap.op, j) not in self._kept]
+        """Operands of a tap whose rows are there, with them, and the others."""
         made = [
-            (tap.op.inputs[j], self._kept[tap.op, j])
-            for j in tap.operands
-            if j not in left
+            (value, self._kept[tap.op, j])
+            for j, value in tap.operands.items()
+            if (tap.op, j) in self._kept
         ]
+        left = {j: v for j, v in tap.operands.items() if (tap.op, j) not in self._kept}
         return made, left
 
     def _rows(self, tap: Tap, position: int, cotangents: Sequence[jax.Array]):
@@ -375,66 +379,63 @@ class Intercepted:
             same = op.name in _tap_rows.ISOMETRIES and (
                 math.prod(shape_of(op.inputs[0])) == math.prod(op.outputs[0].shape)
             )
+            made_of = self._plan.shared_operands(op).values()
             for v in op.outputs:
-                pure[v] = same and pure.get(op.inputs[0], False)
+                pure[v] = same and all(pure[u] for u in made_of)
         return {
             i: [
-                (tap, j, pure.get(tap.op.inputs[j], False))
+                (tap, j, pure.get(value, False))
                 for tap in self._taps
-                for j in tap.operands
-                if i in self._plan.depends[tap.op.inputs[j]]
+                for j, value in tap.operands.items()
+                if i in self._plan.depends[value]
             ]
             for i in wanted
         }
 
-    def _push(self, op: Op, tangents: dict[Value, Any], positions=None):
+    def _push(
+        self, op: Op, tangents: dict[Value, Any], operands: dict[int, Value]
+    ) -> list[Any]:
         """Tangents of the results of ``op``; None where there is none."""
-        moving = [
-            j
-            for j, a in enumerate(op.inputs)
-            if isinstance(a, Value)
-            and a in tangents
-            and (positions is None or j in positions)
-        ]
+        moving = {j: tangents[v] for j, v in operands.items() if v in tangents}
         if not moving:
             return [None] * len(op.outputs)
         fun, at = self._partial(op, moving)
-        _, moved = jax.jvp(fun, at, [tangents[op.inputs[j]] for j in moving])
+        _, moved = jax.jvp(fun, at, list(moving.values()))
         return [
             t if _inexact(v) else None for v, t in zip(op.outputs, moved, strict=True)
         ]
 
-    def _pull(self, op, cotangents: dict[int, Any], positions, found) -> None:
+    def _pull(
+        self,
+        op: Op,
+        cotangents: dict[int, Any],
+        operands: dict[int, Value],
+        found: dict[Value, jax.Array],
+    ) -> None:
         """Adds the cotangents of the operands of ``op`` to ``found``."""
-        fun, at = self._partial(op, positions)
-        results = sorted(cotangents)
+        fun, at = self._partial(op, operands)
 
         def some(*xs):
             full = fun(*xs)
-            return [full[j] for j in results]
+            return [full[j] for j in cotangents]
 
         _, pullback = jax.vjp(some, *at)
-        inner = pullback([cotangents[j] for j in results])
-        for j, x in zip(positions, inner, strict=True):
-            _accumulate(found, op.inputs[j], x)
+        inner = pullback(list(cotangents.values()))
+        for value, x in zip(operands.values(), inner, strict=True):
+            _accumulate(found, value, x)
 
     def _to_parameters(self, found: dict[Value, jax.Array]) -> list[jax.Array]:
         """Cotangents of shared values, carried back to the parameters."""
         for op in reversed(self._plan.shared_ops):
             outer = {j: found[v] for j, v in enumerate(op.outputs) if v in found}
             if outer:
-                positions = [
-                    j
-                    for j, a in enumerate(op.inputs)
-                    if isinstance(a, Value) and self._plan.depends.get(a)
-                ]
-                self._pull(op, outer, positions, found)
+                self._pull(op, outer, self._plan.shared_operands(op), found)
         return [
             found.get(v, jnp.zeros_like(p))
             for v, p in zip(self._plan.program.inputs, self._leaves, strict=True)
         ]
 
-    def _partial(self, op: Op, positions: Sequence[int]):
+    def _partial(self, op: Op, positions: Iterable[int]):
         """``op`` as a function of some operands, and where it was evaluated."""
         operands = [read(self._env, a) for a in op.inputs]
 

@@ -347,12 +347,13 @@ def linearize(
     params = _as_params(params)
     jaxpr, rebuild = _trace(losses_fn, params, has_aux)
     shape = jaxpr.out_avals[0].shape
-    plan = Plan(Program(jaxpr)) if len(shape) == 1 and shape[0] else None
-    possible = plan is not None and plan.independent
+    plan: Any = Plan(Program(jaxpr)) if len(shape) == 1 and shape[0] else None
     reason = plan.reason if plan else f"there are outputs of shape {shape}, not (B,)"
+    possible = plan is not None and plan.independent
     if method == "intercept" and not possible:
         raise ValueError(f"method='intercept' is impossible here: {reason}.")
-    if possible and (method == "intercept" or (method == "auto" and plan.share >= 0.5)):
+    pays = plan is not None and plan.share >= 0.5
+    if possible and (method == "intercept" or (method == "auto" and pays)):
         tapped = Intercepted(plan, jax.tree.leaves(params))
         jacobian: Jacobian = _Intercepted(params, tapped, reason)
         outputs = tapped.outputs
@@ -598,7 +599,7 @@ def _rows_like_params(rows: Any, params: Any, shape: tuple[int, ...]) -> Any:
 
 def _map_against(name: str, check: Callable, params: Any, tree: Any) -> Any:
     """``check(path, param, leaf)`` over two trees of one structure."""
-    treedef = jax.tree.structure(params)
+    treedef: Any = jax.tree.structure(params)
     try:
         leaves = treedef.flatten_up_to(tree)
     except ValueError:

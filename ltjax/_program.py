@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend import core
 
 _INLINED = {"jit", "pjit", "closed_call", "core_call"}
@@ -20,7 +21,7 @@ class Value:
 
     def __init__(self, aval: Any):
         self.shape = tuple(getattr(aval, "shape", ()))
-        self.dtype = getattr(aval, "dtype", None)
+        self.dtype: Any = getattr(aval, "dtype", None)
 
 
 class Op:
@@ -111,4 +112,4 @@ def trace(fun: Callable[..., Any], *args: Any) -> tuple[Program, Any]:
 
 def shape_of(atom: Value | core.Literal) -> tuple[int, ...]:
     """Shape of a value or of a literal."""
-    return tuple(atom.shape if isinstance(atom, Value) else atom.aval.shape)
+    return atom.shape if isinstance(atom, Value) else np.shape(atom.val)

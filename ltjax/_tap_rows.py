@@ -48,7 +48,7 @@ class Rows:
         self._operands = operands
         self._shared = operands[position]
         self._size = size
-        self.examples = (
+        self.examples: Any = (
             {
                 j: split_examples(x, axis, size)
                 for j, (x, axis) in enumerate(zip(operands, tap.axes, strict=True))

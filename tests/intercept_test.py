@@ -303,7 +303,7 @@ FALLING_BACK = {
 }
 
 
-def _products(losses_fn, params, definition=None, method="auto"):
+def _products(losses_fn, params, definition=None, method="auto", chunks=False):
     """All products, their references from dense rows, and how they were computed."""
     leaves, treedef = jax.tree.flatten(params)
     direction = [_array(50 + i, *p.shape) for i, p in enumerate(leaves)]
@@ -318,17 +318,19 @@ def _products(losses_fn, params, definition=None, method="auto"):
     def products(params):
         losses, jac = ltjax.linearize(losses_fn, params, method=method)
         told.update(method=jac.method, reason=jac.reason)
-        return {
+        in_chunks = {
+            "norms in chunks": jac.norms(definition=definition, chunk_size=3),
+            "dense in chunks": jac.dense(chunk_size=3),
+        }
+        return (in_chunks if chunks else {}) | {
             "losses": losses,
             "vjp before": jac.vjp(weights),
             "jvp": jac.jvp(treedef.unflatten(direction)),
             "partial jvp": jac.jvp(treedef.unflatten(partial)),
             "vjp": jac.vjp(weights),
             "norms": jac.norms(definition=definition),
-            "norms in chunks": jac.norms(definition=definition, chunk_size=3),
             "partial norms": jac.norms(definition=definition, mask=mask),
             "dense": jac.dense(),
-            "dense in chunks": jac.dense(chunk_size=3),
             # Rows that the norms left behind serve the other products.
             "jvp after norms": jac.jvp(treedef.unflatten(direction)),
             "vjp after norms": jac.vjp(weights),
@@ -371,7 +373,7 @@ def _products(losses_fn, params, definition=None, method="auto"):
 
 
 def _assert_same(got, expected):
-    for name in expected:
+    for name in got:
         assert jax.tree.structure(got[name]) == jax.tree.structure(expected[name])
         for x, y in zip(
             jax.tree.leaves(got[name]), jax.tree.leaves(expected[name]), strict=True
@@ -385,6 +387,16 @@ def test_intercepted_products_equal_dense_rows(model):
     got, expected, told = _products(*model())
     assert told["method"] == "intercept"
     assert "examples are independent; 100%" in told["reason"]
+    _assert_same(got, expected)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "model", [embedding, example_latents, positions_in_the_batch_axis, weight_norm]
+)
+def test_chunks_change_nothing(model):
+    got, expected, _ = _products(*model(), chunks=True)
+    assert "norms in chunks" in got
     _assert_same(got, expected)
 
 
