@@ -163,8 +163,9 @@ def tau_normalize(
     """
     _validate.array("kernel", kernel, ndim=2, kind="floating")
     _validate.number("tau", tau, low=0.0)
+    _validate.integer("class_axis", class_axis)
     if class_axis not in (-2, -1, 0, 1):
-        raise ValueError(f"class_axis must be an axis of kernel, got {class_axis!r}.")
+        raise ValueError(f"class_axis must be -2, -1, 0 or 1, got {class_axis!r}.")
     w = _numerics.at_least_float32(kernel)
     length = _numerics.safe_norm(w, axis=(class_axis + 1) % 2, keepdims=True)
     length = jnp.where(length > 0, length, jnp.ones_like(length))

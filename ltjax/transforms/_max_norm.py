@@ -63,6 +63,7 @@ def max_norm(
     """
     _validate.number("share", share, low=0.0, high=1.0)
     _validate.integer("every", every, low=1)
+    _validate.integer("class_axis", class_axis)
     if class_axis not in (-2, -1, 0, 1):
         raise ValueError(f"class_axis must be -2, -1, 0 or 1, got {class_axis!r}.")
 
@@ -87,7 +88,7 @@ def max_norm(
     def update(updates, state, params=None, **extra_args):
         del extra_args
         if params is None:
-            raise ValueError("max_norm needs params: call update(grads, state, params)")
+            raise ValueError("params must be given to update, got None.")
         step = optax.safe_increment(state.step)
         due = step % every == 0
 

@@ -161,8 +161,10 @@ def test_search_and_normalize_name_bad_input():
         heads.search_tau(z, y, PRIORS, np.array([1.0, -2.0]))
     with pytest.raises(ValueError, match=r"labels.*\(2,\), got \(3,\)"):
         heads.search_tau(z, jnp.zeros(3, jnp.int32), PRIORS, np.array([1.0]))
-    with pytest.raises(ValueError, match=r"class_axis must be an axis.*2"):
+    with pytest.raises(ValueError, match=r"class_axis must be -2, -1, 0 or 1, got 2"):
         heads.tau_normalize(z, class_axis=2)
+    with pytest.raises(TypeError, match=r"class_axis must be an integer.*1\.0"):
+        heads.tau_normalize(z, class_axis=1.0)
     with pytest.raises(ValueError, match=r"kernel.*2 dimensions.*\(3,\)"):
         heads.tau_normalize(jnp.zeros(3))
     with pytest.raises(ValueError, match=r"tau must be.*got -1"):

@@ -139,10 +139,12 @@ def test_bad_input_is_named():
             max_norm(**given)
     with pytest.raises(TypeError, match=r"every must be an integer.*1\.5"):
         max_norm(every=1.5)
+    with pytest.raises(TypeError, match=r"class_axis must be an integer.*True"):
+        max_norm(class_axis=True)
     tx = max_norm()
     with pytest.raises(ValueError, match=r"params\['bias'\].*2 dim.*\(3,\)"):
         tx.init({"bias": jnp.ones(3)})
     with pytest.raises(ValueError, match=r"params\['kernel'\] must not be all zero"):
         tx.init({"kernel": jnp.zeros((3, 2))})
-    with pytest.raises(ValueError, match="max_norm needs params"):
+    with pytest.raises(ValueError, match=r"params must be given to update, got None"):
         tx.update(_params(), tx.init(_params()))
