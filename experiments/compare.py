@@ -265,17 +265,23 @@ def _result(name, scenario, own, draws, log, reference) -> Result:
 def _accuracy(entry, own, draws, split, tau) -> np.ndarray:
     """``[candidates, seeds, C]`` accuracy of each class."""
     logits = own.logits(split)
-    accuracy = np.zeros(logits.shape[:2] + logits.shape[-1:])
-    for g, s in np.ndindex(logits.shape[:2]):
-        z = logits[g, s]
+    predictions = np.empty(logits.shape[:-1], int)
+    for s in range(len(draws)):
+        z = logits[:, s].reshape(-1, sweep.NUM_CLASSES)
         if tau is not None:
             priors = own.class_counts[s] / own.class_counts[s].sum()
             z = heads.adjust_logits(z, priors, tau=tau, mode=entry.method.post_hoc)
-        labels = draws[s].labels[getattr(draws[s], split)]
-        accuracy[g, s] = metrics.per_class_accuracy(
-            np.argmax(z, axis=1), labels, sweep.NUM_CLASSES
-        )
-    return accuracy
+        predictions[:, s] = np.argmax(z, 1).reshape(len(logits), -1)
+    labels = np.stack([d.labels[getattr(d, split)] for d in draws])
+    return np.array(
+        [
+            [
+                metrics.per_class_accuracy(p, y, sweep.NUM_CLASSES)
+                for p, y in zip(of_candidate, labels, strict=True)
+            ]
+            for of_candidate in predictions
+        ]
+    )
 
 
 # Output
