@@ -141,7 +141,8 @@ class Jacobian:
         """Euclidean norm of every row, exact, in bounded memory.
 
         For independent examples the norms come from what one backward pass leaves at
-        every layer; call `norms` and `jvp` in the same function and they share it.
+        every layer. Call `norms` first, then `jvp` and `vjp`: small rows that it had to
+        make serve them too.
         Otherwise the exact rows cost one backward pass each.
 
         Args:
@@ -391,8 +392,8 @@ def linearize_examples(
       ...     return (x @ w - y) ** 2
       >>> batch = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([1.0, 1.0])
       >>> losses, jac = ltjax.linearize_examples(loss, jnp.zeros(2), batch)
-      >>> print(jac.dense().tolist())
-      [[-2.0, 0.0], [0.0, -4.0]]
+      >>> print(jac.jvp(jnp.array([1.0, 2.0])), jac.norms())
+      [-2. -8.] [2. 4.]
     """
     batch = jax.tree.map(jnp.asarray, batch)
     _check_batch(batch)
