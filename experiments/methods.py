@@ -79,7 +79,7 @@ class MethodConfig:
 
     gradtail_activation: Literal["gated", "bump", "tent", "sigmoid", "linear"] = "gated"
     gradtail_similarity: Literal["cosine", "dot", "dot_unit_mean"] = "cosine"
-    gradtail_reference: Literal["weighted", "unweighted"] = "weighted"
+    gradtail_reference: Literal["weighted", "unweighted"] = "unweighted"
     """Mean gradient that the others are compared with; the unweighted one costs another
     backward pass."""
     gradtail_definition: Literal["row", "frozen", "attribution"] = "frozen"

@@ -152,7 +152,7 @@ def gradtail(
     burn_in: int | jax.Array = 20,
     mask: Any = None,
     z_score: bool = False,
-    reference: str = "weighted",
+    reference: str = "unweighted",
     definition: str | None = None,
     strength: float | jax.Array = 5.0,
     slope: float | jax.Array = 4.0,
@@ -190,8 +190,10 @@ def gradtail(
       z_score: standardise s by its running mean and standard deviation; in high
         dimension cosines concentrate, and of a model with one output the cosines
         in the last layer tell little but the sign of the error.
-      reference: ``"weighted"`` takes G from the weighted gradients, which cost nothing
-        more; ``"unweighted"`` from the plain ones, one more backward pass.
+      reference: ``"unweighted"`` makes G of the plain mean gradients, at one more
+        backward pass; ``"weighted"`` of the weighted ones, which are there anyway, but
+        move with the weights that they decide on. The first did better where both
+        were tried (docs/gradtail.md).
       definition: what an example's gradient is where examples are coupled by batch
         normalisation: ``"row"``, ``"frozen"`` or ``"attribution"``, see
         `ltjax.Jacobian`. There it is needed for anything that takes norms.

@@ -16,7 +16,10 @@ WEIGHTINGS = {
     "gradtail_dot": lambda: ltjax.gradtail(
         activation="sigmoid", similarity="dot", burn_in=1, z_score=True
     ),
-    "product": lambda: ltjax.product(ltjax.absgd(-0.5), ltjax.gradtail(burn_in=1)),
+    "l2rw": ltjax.l2rw,
+    "product": lambda: ltjax.product(
+        ltjax.absgd(-0.5), ltjax.gradtail(burn_in=1, reference="weighted")
+    ),
 }
 every_weighting = pytest.mark.parametrize("make", WEIGHTINGS.values(), ids=WEIGHTINGS)
 
@@ -58,13 +61,19 @@ def batches(shape, steps=3):
     return x, jax.random.randint(keys[1], (steps, shape[0]), 0, 3)
 
 
+def towards_zero(params):
+    """Stands for the gradient of a clean set."""
+    return params
+
+
 def make_step(tx, apply):
     def step(params, state, x, y):
         losses, jac = ltjax.linearize(
             lambda p: optax.softmax_cross_entropy_with_integer_labels(apply(p, x), y),
             params,
         )
-        updates, state = tx.update(jac, state, params, losses=losses, unknown="extra")
+        extra = {"losses": losses, "meta_grad_fn": towards_zero, "unknown": "extra"}
+        updates, state = tx.update(jac, state, params, **extra)
         return optax.apply_updates(params, updates), state
 
     return step
@@ -204,7 +213,8 @@ def test_product_multiplies_weights(x64):
     apply, params, shape = dense_model()
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
     x, y = (a[0] for a in batches(shape))
-    first, second = ltjax.absgd(0.5), ltjax.gradtail(burn_in=0)
+    first = ltjax.absgd(0.5)
+    second = ltjax.gradtail(burn_in=0, reference="weighted")
     both = ltjax.product(first, second)
     losses_fn = lambda p: optax.softmax_cross_entropy_with_integer_labels(  # noqa: E731
         apply(p, x), y
@@ -252,4 +262,10 @@ def test_unknown_leading_axis_is_refused(make):
     tx = make()
     averaged = jax.tree.map(jnp.ones_like, params)
     with pytest.raises(ValueError, match=r"updates.*(averaged|must have)"):
-        tx.update(averaged, tx.init(params), params, losses=jnp.ones(16))
+        tx.update(
+            averaged,
+            tx.init(params),
+            params,
+            losses=jnp.ones(16),
+            meta_grad_fn=towards_zero,
+        )
