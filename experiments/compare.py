@@ -114,7 +114,7 @@ ENTRIES: dict[Name, Entry] = {
     ),
     "gradtail": Entry(
         label="GradTail",
-        method=MethodConfig(weighting="gradtail", gradtail_reference="unweighted"),
+        method=MethodConfig(weighting="gradtail"),
         grid={"learning_rate": (0.03, 0.1), "gradtail_strength": (2.0, 5.0)},
     ),
     "gdw": Entry(

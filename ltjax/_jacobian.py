@@ -287,7 +287,14 @@ class _Rows(Jacobian):
 
 
 class _Examples(Jacobian):
-    """Rows of a function of single examples: dense forms by ``vmap(grad)``."""
+    """Rows of a function of single examples, independent whatever it holds."""
+
+    def _by_definition(self, definition):
+        _check_definition(definition)
+
+
+class _MappedExamples(_Examples):
+    """The same, with dense forms by ``vmap(grad)``."""
 
     def __init__(self, loss_fn, batch, *args, reason):
         super().__init__(*args, reason=reason)
@@ -415,8 +422,8 @@ def linearize_examples(
     # convolution: on a sharded batch XLA may get its kernel's gradients wrong.
     args = params, losses, jac._jvp, jac._vjp
     if jac._plan.holds("conv_general_dilated"):
-        return losses, Jacobian(*args, reason=jac.reason)
-    return losses, _Examples(loss_fn, batch, *args, reason=jac.reason)
+        return losses, _Examples(*args, reason=jac.reason)
+    return losses, _MappedExamples(loss_fn, batch, *args, reason=jac.reason)
 
 
 def as_jacobian(updates: Any, params: Any, shape: tuple[int, ...]) -> Jacobian:
@@ -551,6 +558,10 @@ def _check_outputs(outputs: Any) -> None:
         raise ValueError(
             "losses_fn must return one loss per example, shape [B], got a scalar: "
             "leave out the mean over the batch."
+        )
+    if outputs.size == 0:
+        raise ValueError(
+            f"losses_fn must return at least one loss, got shape {outputs.shape}."
         )
 
 

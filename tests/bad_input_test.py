@@ -64,6 +64,11 @@ CASES = {
         ValueError,
         "losses_fn .* scalar",
     ),
+    "linearize nothing": Case(
+        lambda: ltjax.linearize(lambda p: losses_fn(p)[:0], PARAMS),
+        ValueError,
+        r"losses_fn .*at least one loss.*\(0,\)",
+    ),
     "linearize tuple": Case(
         lambda: ltjax.linearize(lambda p: (losses_fn(p), 1), PARAMS),
         TypeError,

@@ -666,3 +666,22 @@ def test_dots_cost_a_third_of_a_step():
     assert _flops(dots, params, params) <= 1.43 * step
     assert _flops(cosines, params, params) <= 1.5 * step
     assert _flops(last, params, params) <= 1.15 * step
+
+
+def test_definitions_agree_for_examples_that_cannot_be_intercepted(x64):
+    """A scan over most of the model falls back; examples stay independent."""
+    x, params = jax.random.normal(jax.random.key(0), (4, 3)), jnp.eye(3)
+
+    def loss_fn(p, example):
+        step = lambda h, _: (jnp.tanh(p @ h), None)  # noqa: E731
+        return jax.lax.scan(step, example, length=4)[0].sum()
+
+    _, jac = ltjax.linearize_examples(loss_fn, params, x)
+    assert jac.method == "linearize"
+    expected = jax.vmap(jax.grad(loss_fn), (None, 0))(params, x)
+    for definition in (None, "row", "frozen", "attribution"):
+        np.testing.assert_allclose(
+            jac.norms(definition=definition),
+            np.linalg.norm(expected.reshape(4, -1), axis=1),
+            rtol=1e-10,
+        )
