@@ -42,7 +42,7 @@ def gradients_computed(method: str) -> int:
     """Gradients that a step of a method sums over the batch."""
     if method.startswith(("gdw", "mw-net")):
         return 3  # for the look-ahead, of the meta loss, for the step
-    if method in ("l2rw", "gradtail-unweighted"):
+    if method in ("l2rw", "gradtail-unweighted", "gradtail-default"):
         return 2
     return 1
 

@@ -29,6 +29,7 @@ MethodName = Literal[
     "gradtail-unweighted",
     "gradtail-jvp",
     "gradtail-cosine",
+    "gradtail-default",
     "gdw",
     "gdw-quarter",
     "gdw-recompute",
@@ -173,7 +174,7 @@ def _from_logits(level: str, *, recompute: bool = False):
                 return outputs.logits, new
 
             if recompute:
-                logits_fn = jax.checkpoint(logits_fn)
+                logits_fn = jax.checkpoint(logits_fn, policy=_is_product)
             logits, jac, new = ltjax.linearize(logits_fn, params, has_aux=True)
             extra = {
                 "logits": logits,
@@ -193,6 +194,12 @@ def _from_logits(level: str, *, recompute: bool = False):
     return build
 
 
+def _is_product(primitive: Any, *args: Any, **params: Any) -> bool:
+    """What `jax.checkpoint` keeps: all else is cheap to compute again."""
+    del args, params
+    return primitive.name in ("dot_general", "conv_general_dilated")
+
+
 def _meta_gradient(problem, rest, meta_batch):
     """Gradient of the mean loss of the meta batch, as a function of parameters."""
 
@@ -204,10 +211,15 @@ def _meta_gradient(problem, rest, meta_batch):
     return gradient
 
 
-def _dots(reference: str = "weighted"):
+def _dots(reference: str):
     return lambda: ltjax.gradtail(
         similarity="dot_unit_mean", activation="sigmoid", reference=reference
     )
+
+
+def _cosines(reference: str):
+    # Where examples are independent all definitions are the same.
+    return lambda: ltjax.gradtail(reference=reference, definition="attribution")
 
 
 METHODS: dict[str, Method] = {
@@ -215,24 +227,29 @@ METHODS: dict[str, Method] = {
     "absgd": Method("ABSGD", _from_losses(lambda: ltjax.absgd(1.0))),
     "elm": Method("ELM", _elm),
     "weight-balancing": Method("weight balancing", _penalized, fixed_head=True),
-    "gradtail-dots": Method("GradTail, dots", _from_losses(_dots())),
+    "gradtail-dots": Method("GradTail, dots", _from_losses(_dots("weighted"))),
     "gradtail-unweighted": Method(
-        "GradTail, dots, unweighted mean", _from_losses(_dots("unweighted"))
+        "GradTail, dots, plain mean", _from_losses(_dots("unweighted"))
     ),
     "gradtail-jvp": Method(
-        "GradTail, dots, forward mode", _from_losses(_dots(), method="linearize")
+        "GradTail, dots, forward mode",
+        _from_losses(_dots("weighted"), method="linearize"),
     ),
     "gradtail-cosine": Method(
         "GradTail, gated cosines",
-        # Where examples are independent all definitions are the same.
-        _from_losses(lambda: ltjax.gradtail(definition="attribution")),
+        _from_losses(_cosines("weighted")),
+    ),
+    "gradtail-default": Method(
+        "GradTail, gated cosines, plain mean", _from_losses(_cosines("unweighted"))
     ),
     "gdw": Method("GDW", _from_logits("class"), meta_share=1.0),
     "gdw-quarter": Method(
         "GDW, quarter meta batch", _from_logits("class"), meta_share=0.25
     ),
     "gdw-recompute": Method(
-        "GDW, recomputing", _from_logits("class", recompute=True), meta_share=1.0
+        "GDW, keeping products only",
+        _from_logits("class", recompute=True),
+        meta_share=1.0,
     ),
     "mw-net": Method("MW-Net", _from_logits("instance"), meta_share=1.0),
     "l2rw": Method("L2RW", _from_losses(ltjax.l2rw, meta=True), meta_share=1.0),
