@@ -19,6 +19,7 @@ from PIL import Image
 
 from experiments import configs, datasets, train
 from experiments.models import Outputs
+from tests.experiments import formats
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--model.hidden", "8", "--no-progress", "--crop", "0", "--no-flip")
@@ -284,6 +285,24 @@ def test_streamed_images_train_and_resume(tmp_path):
     (checkpoints / str(2 * steps) / "_CHECKPOINT_METADATA").unlink()
     assert run(tmp_path / "parts", *settings) == 0
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_a_prepared_tfds_directory_trains(tmp_path):
+    parts = {
+        part: (formats.images(count, seed, size=24), np.arange(count) % 3)
+        for seed, (part, count) in enumerate(
+            {"train": 18, "validation": 6, "test": 6}.items()
+        )
+    }
+    formats.tfds_directory(tmp_path, "imagenet_lt", parts, class_names=list("abc"))
+    settings = (
+        *("smoke", *TINY, "--data.name", "imagenet_lt", "--data.path", str(tmp_path)),
+        *("--data.image-size", "8", "--data.meta-size", "0", "--batch-size", "6"),
+    )
+    assert run(tmp_path / "run", *settings) == 0
+    (row,) = rows(tmp_path / "run")
+    assert row["step"] == 3
+    assert 0 <= row["test/accuracy"] <= 1
 
 
 def test_list_names_every_preset_and_its_data(capsys):
