@@ -246,4 +246,6 @@ if __name__ == "__main__":
     with warnings.catch_warnings():
         # Labels and other small inputs have no output to be donated to.
         warnings.filterwarnings("ignore", message="Some donated buffers")
+        # Opacus and BackPACK hook modules whose inputs need no gradient.
+        warnings.filterwarnings("ignore", message="Full backward hook")
         main()

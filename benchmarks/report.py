@@ -191,15 +191,15 @@ def print_scaling(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     _print(
         console,
         "Collectives in the compiled step",
-        ("method", "devices", "gradient-sized", "wanted", "others", "largest other"),
+        ("method", "devices", "gradients", "at most", "others", "numbers in each"),
         [
             (
                 METHODS[row["method"]].label,
                 str(row["devices"]),
                 str(row["gradients"]),
-                f"{row['wanted']} {'✓' if row['met'] else '✗'}",
+                f"{row['bound']} {'✓' if row['met'] else '✗'}",
                 str(row["others"]),
-                f"{row['largest_other']} numbers",
+                f"≤{row['largest_other']}",
             )
             for row in rows
         ],

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("ltjax", "jax", "jaxlib", "flax", "optax", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 _PEER_PACKAGES = ("torch", "opacus", "backpack-for-pytorch")
 
 

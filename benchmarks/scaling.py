@@ -53,7 +53,8 @@ def compile_sharded(name: str, spec: Spec, devices: int) -> tuple[Any, tuple]:
     split = NamedSharding(mesh, PartitionSpec("data"))
     whole = NamedSharding(mesh, PartitionSpec())
     step = steps.make_step(name, spec)
-    step = step._replace(state=jax.device_put(step.state, whole))
+    # By way of the host, so that donation leaves the cached parameters alone.
+    step = step._replace(state=jax.device_put(jax.device_get(step.state), whole))
     # The quarter of the smallest batch is still one example for each device.
     share = steps.METHODS[name].meta_share or 1.0
     meta = make_batch(spec, round(share * spec.batch_size), seed=1)
@@ -74,7 +75,8 @@ def measure(methods: Sequence[str], model: str) -> list[dict[str, Any]]:
     for name in dict.fromkeys(("sgd", *methods)):
         for count in DEVICE_COUNTS[: _available()]:
             compiled, args = compile_sharded(name, spec, count)
-            found = summary(collectives(compiled.text), name, spec)
+            found = summary(collectives(compiled.text), spec)
+            bound = gradients_computed(name) if count > 1 else 0
             params = jax.device_get(compiled.run(*args).params)
             alone.setdefault(name, params)
             rows.append(
@@ -82,20 +84,20 @@ def measure(methods: Sequence[str], model: str) -> list[dict[str, Any]]:
                     "method": name,
                     "devices": count,
                     **found,
-                    "met": found["gradients"] == (found["wanted"] if count > 1 else 0),
+                    "bound": bound,
+                    "met": found["gradients"] <= bound,
                     "difference_to_one_device": _difference(params, alone[name]),
                 }
             )
     return rows
 
 
-def summary(found: Sequence[Collective], method: str, spec: Spec) -> dict[str, int]:
+def summary(found: Sequence[Collective], spec: Spec) -> dict[str, int]:
     """Collectives that carry gradients, and the rest."""
     logits = NUM_CLASSES * spec.batch_size
     small = [c.elements for c in found if c.elements <= logits]
     return {
         "gradients": len(found) - len(small),
-        "wanted": gradients_computed(method),
         "others": len(small),
         "largest_other": max(small, default=0),
     }
