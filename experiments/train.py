@@ -48,6 +48,7 @@ from experiments.program import (
     make_program,
     place,
 )
+from experiments.published import PUBLISHED
 
 _LAST = 5  # epochs in the mean that is reported
 _EVAL_BATCH = 512
@@ -843,13 +844,16 @@ def _format(name: str, value: float) -> str:
 
 def _print_presets() -> None:
     table = Table(title="presets (append -small for the small twin, marked +)")
-    for column in ("preset", "", "what", "data", "published, %"):
+    table.add_column("preset", no_wrap=True)
+    for column in ("", "what", "data", "published, %"):
         table.add_column(column)
     for name, preset in configs.PRESETS.items():
         if not name.endswith("-small"):
             twin = "+" if f"{name}-small" in configs.PRESETS else ""
             data = configs.needs(preset.config)
-            table.add_row(name, twin, preset.about, data, preset.published)
+            known = PUBLISHED.get(name)
+            figure = f"{known.accuracy:.2f}" if known else ""
+            table.add_row(name, twin, preset.about, data, figure)
     Console().print(table)
 
 
