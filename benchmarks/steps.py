@@ -174,7 +174,8 @@ def _from_logits(level: str, *, recompute: bool = False):
                 return outputs.logits, new
 
             if recompute:
-                logits_fn = jax.checkpoint(logits_fn, policy=_is_product)
+                policy = jax.checkpoint_policies.dots_saveable  # convolutions, too
+                logits_fn = jax.checkpoint(logits_fn, policy=policy)
             logits, jac, new = ltjax.linearize(logits_fn, params, has_aux=True)
             extra = {
                 "logits": logits,
@@ -192,12 +193,6 @@ def _from_logits(level: str, *, recompute: bool = False):
         return tx, gradient
 
     return build
-
-
-def _is_product(primitive: Any, *args: Any, **params: Any) -> bool:
-    """What `jax.checkpoint` keeps: all else is cheap to compute again."""
-    del args, params
-    return primitive.name in ("dot_general", "conv_general_dilated")
 
 
 def _meta_gradient(problem, rest, meta_batch):

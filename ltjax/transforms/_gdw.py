@@ -256,8 +256,10 @@ def gdw(
       batch normalisation let it use the meta batch's own statistics, and drop the new
       running ones, so that meta passes leave no trace.
 
-    The residuals of the logits stay in memory across the meta gradient;
-    ``jax.checkpoint(logits_fn)`` recomputes them instead.
+    The residuals of the logits stay in memory across the meta gradient. Where memory is
+    short, linearize ``jax.checkpoint(logits_fn,
+    policy=jax.checkpoint_policies.dots_saveable)``: it keeps products and convolutions
+    and computes all else again, which is nearly free in FLOPs (docs/cost.md).
 
     Args:
       num_classes: C.
