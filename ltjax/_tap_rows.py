@@ -143,10 +143,11 @@ class _Convolution(Rows):
 
     def one(self, example):
         own, (d,) = example
+        a, d = lax.optimization_barrier((own[0], d))  # see squares
         numbers = self.tap.op.params["dimension_numbers"]
         d = self._by_group(d, numbers.out_spec)
         taps = [
-            jnp.einsum("gpc,gpo->ogc", x, d) for x in self._shifted(own[0])
+            jnp.einsum("gpc,gpo->ogc", x, d) for x in self._shifted(a)
         ]  # for each offset: [O/G, G, C/G]
         kernel = jnp.stack(taps, -1).swapaxes(0, 1)
         spec = numbers.rhs_spec
@@ -157,9 +158,12 @@ class _Convolution(Rows):
 
     def squares(self, chunk_size):
         own, (d,) = self.examples
+        # Windows are made of activations alone. The barrier keeps them from being made
+        # as soon as those are there, and from waiting in memory for the backward pass.
+        a, d = lax.optimization_barrier((own[0], d))
         out_spec = self.tap.op.params["dimension_numbers"].out_spec
         d = jax.vmap(lambda x: self._by_group(x, out_spec))(d)
-        return _product_squares(jax.vmap(self._shifted)(own[0]), d, chunk_size)
+        return _product_squares(jax.vmap(self._shifted)(a), d, chunk_size)
 
     def _shifted(self, a):
         """Inputs seen through every offset of the window, each ``[G, P, C/G]``."""
