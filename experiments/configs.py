@@ -134,8 +134,8 @@ PRESETS["smoke"] = Preset(
 # is 2.56 above the runner-up. There the meta images were nearly all part of the noisy
 # training set, here they are not.
 # Seen with the small twins cut to four epochs (`--epochs 4`, seed 0, two cores of an
-# AMD EPYC, jax 0.10.2; best epoch on validation): ce 58.80 in 74 s an epoch, gdw 60.29 in
-# 126 s, on a machine with other work.
+# AMD EPYC, jax 0.10.2; best epoch on validation), on a machine with other work: ce
+# 58.80 in 74 s an epoch, gdw 60.29 in 126 s.
 #   python -m experiments.train gdw-cifar10-unif40
 
 _GDW = TrainConfig(
