@@ -153,6 +153,10 @@ def operand_axes(
         along = op.params.get("dimension", op.params.get("axis", -1))
         apart = axis != along % len(shape_of(op.inputs[0]))
         return [axis if apart else SHARED] * len(op.inputs)
+    if op.name == "unstack":
+        axis = _join(*axes)
+        skipped = isinstance(axis, int) and axis >= op.params["axis"]
+        return [axis + 1 if skipped else axis]  # type: ignore[operator]
     if len(op.outputs) != 1:
         return None
     question = Question(op, axes[0], size, producers)  # type: ignore[arg-type]
@@ -276,6 +280,12 @@ def _whole_axis(q: Question) -> list[Axis]:
 def _dynamic_update_slice(q: Question) -> list[Axis]:
     axis = q.axis if q.shapes[1][q.axis] == q.shape[q.axis] else SHARED
     return [axis, axis, *[SHARED] * (len(q.shapes) - 2)]
+
+
+def _stack(q: Question) -> list[Axis]:
+    along = q.params["axis"]
+    axis = SHARED if q.axis == along else q.axis - (q.axis > along)
+    return [axis] * len(q.shapes)
 
 
 def _concatenate(q: Question) -> list[Axis]:
@@ -449,6 +459,7 @@ _RULES: dict[str, Rule] = {
     "dynamic_slice": _whole_axis,
     "dynamic_update_slice": _dynamic_update_slice,
     "concatenate": _concatenate,
+    "stack": _stack,
     "rev": _rev,
     **dict.fromkeys(
         ["reduce_window_sum", "reduce_window_max", "reduce_window_min"], _reduce_window

@@ -685,3 +685,22 @@ def test_definitions_agree_for_examples_that_cannot_be_intercepted(x64):
             np.linalg.norm(expected.reshape(4, -1), axis=1),
             rtol=1e-10,
         )
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_stacks_keep_examples_apart(x64, axis):
+    params = {"w": _array(1, 3, 3), "b": _array(2, 3)}
+    x = _array(3, B, 3)
+
+    def losses_fn(p):
+        h, b = jnp.tanh(x @ p["w"]), p["b"][None]
+        stacked = jnp.stack([h, h * b, h + b], axis)
+        first, _, last = jnp.unstack(jnp.sin(stacked), axis=axis)
+        return (first * last).sum(1)
+
+    _, jac = ltjax.linearize(losses_fn, params, method="intercept")
+    expected = jax.jacrev(losses_fn)(params)
+    for got, rows in zip(
+        jax.tree.leaves(jac.dense()), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(got, rows, rtol=1e-10, atol=1e-12)
