@@ -239,8 +239,9 @@ def test_aux_is_returned_whole(fun):
 
 
 @pytest.mark.parametrize("fun", [_losses, _coupled])
-def test_under_vmap_and_scan(fun):
-    params = [_tree(), jax.tree.map(lambda p: p * 1.1, _tree())]
+def test_under_vmap_and_scan(x64, fun):
+    tree = _tree(np.float64)
+    params = [tree, jax.tree.map(lambda p: p * 1.1, tree)]
     stacked = jax.tree.map(lambda *p: jnp.stack(p), *params)
 
     def step(p):
@@ -250,12 +251,12 @@ def test_under_vmap_and_scan(fun):
     expected = [step(p) for p in params]
     expected = jax.tree.map(lambda *x: jnp.stack(x), *expected)
     chex.assert_trees_all_close(
-        jax.jit(jax.vmap(step))(stacked), expected, rtol=1e-4, atol=5e-5
+        jax.jit(jax.vmap(step))(stacked), expected, rtol=1e-10, atol=1e-12
     )
     _, scanned = jax.jit(lambda s: lax.scan(lambda _, p: (None, step(p)), None, s))(
         stacked
     )
-    chex.assert_trees_all_close(scanned, expected, rtol=1e-4, atol=5e-5)
+    chex.assert_trees_all_close(scanned, expected, rtol=1e-10, atol=1e-12)
 
 
 def _flops(fun, *args):
