@@ -135,7 +135,7 @@ PRESETS["smoke"] = Preset(
 # training set, here they are not.
 # Seen with the small twins cut to four epochs (`--epochs 4`, seed 0, two cores of an
 # AMD EPYC, jax 0.10.2; best epoch on validation), on a machine with other work: ce
-# 58.80 in 74 s an epoch, gdw 60.29 in 126 s.
+# 58.80 in 74 to 140 s an epoch, gdw 60.29 in 126 to 339 s.
 #   python -m experiments.train gdw-cifar10-unif40
 
 _GDW = TrainConfig(
