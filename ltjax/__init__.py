@@ -4,9 +4,9 @@ from ltjax import data as data
 from ltjax import heads as heads
 from ltjax import losses as losses
 from ltjax import metrics as metrics
-from ltjax._jacobian import Jacobian as Jacobian
-from ltjax._jacobian import linearize as linearize
-from ltjax._jacobian import linearize_examples as linearize_examples
+from ltjax.jacobian import Jacobian as Jacobian
+from ltjax.jacobian import linearize as linearize
+from ltjax.jacobian import linearize_examples as linearize_examples
 from ltjax.transforms import AbsgdState as AbsgdState
 from ltjax.transforms import ClassWeighting as ClassWeighting
 from ltjax.transforms import GdwState as GdwState

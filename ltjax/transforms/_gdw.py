@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from ltjax import _validate
-from ltjax._jacobian import Jacobian, as_jacobian
 from ltjax._numerics import EPS, at_least_float32
+from ltjax.jacobian._operator import Jacobian, as_jacobian
 from ltjax.transforms._weighting import state_dtype
 
 LEVELS = ("class", "instance")

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from ltjax import _validate
-from ltjax._jacobian import DEFINITIONS, resolve_mask, select
 from ltjax._numerics import at_least_float32, safe_divide
+from ltjax.jacobian._operator import DEFINITIONS, resolve_mask, select
 from ltjax.transforms._weighting import Weighting, effective_size, state_dtype
 
 _VANISHING = 1e-6  # norms below this share of the batch's mean have no direction

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ltjax._jacobian import Jacobian, as_jacobian
 from ltjax._numerics import EPS, safe_divide, widest
+from ltjax.jacobian._operator import Jacobian, as_jacobian
 
 
 class Weighting(optax.GradientTransformationExtraArgs):

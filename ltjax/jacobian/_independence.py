@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from ltjax._program import Op, Program, Value, shape_of, trace
+from ltjax.jacobian._jaxpr import Op, Program, Value, shape_of, trace
 
 SHARED: Final = "shared"
 Axis = int | str | None  # None: the value is not used

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ltjax._batch_axes import ELEMENTWISE, SHARED
-from ltjax._chunks import map_chunks
 from ltjax._numerics import at_least_float32, widest
-from ltjax._program import shape_of
+from ltjax.jacobian._chunks import map_chunks
+from ltjax.jacobian._independence import ELEMENTWISE, SHARED
+from ltjax.jacobian._jaxpr import shape_of
 
 # Operations on shared values that keep the norm of what flows back through them.
 ISOMETRIES = frozenset(

@@ -17,10 +17,10 @@ import optax
 from jax.extend import core
 
 from ltjax import _validate
-from ltjax._chunks import map_chunks
-from ltjax._intercept import Intercepted, Plan
 from ltjax._numerics import at_least_float32, widest
-from ltjax._program import Program
+from ltjax.jacobian._chunks import map_chunks
+from ltjax.jacobian._intercept import Intercepted, Plan
+from ltjax.jacobian._jaxpr import Program
 
 _CHUNK_BYTES = 256 * 2**20
 DEFINITIONS = ("row", "frozen", "attribution")

@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from ltjax import _tap_rows
-from ltjax._batch_axes import SHARED, Axis, operand_axes
-from ltjax._chunks import map_chunks
 from ltjax._numerics import at_least_float32, widest
-from ltjax._program import Op, Program, Value, read, run, shape_of
+from ltjax.jacobian import _ghost_norms
+from ltjax.jacobian._chunks import map_chunks
+from ltjax.jacobian._independence import SHARED, Axis, operand_axes
+from ltjax.jacobian._jaxpr import Op, Program, Value, read, run, shape_of
 
 
 class Tap(NamedTuple):
@@ -196,7 +196,7 @@ class Plan:
             active = any(a in self._active for a in _values(op))
             cost = multiply_adds(op) if active else 0
             shared = all(self._axes.get(v, SHARED) is SHARED for v in op.outputs)
-            opaque = op in self.taps and op.name not in _tap_rows.PRODUCTS
+            opaque = op in self.taps and op.name not in _ghost_norms.PRODUCTS
             self.total += cost
             self.saved += 0 if shared or opaque else cost
             data = any(
@@ -348,7 +348,7 @@ class Intercepted:
         xs = ([rows.examples for _, rows in parts], jnp.arange(self._plan.size))
         return map_chunks(lambda x: one(x[0]), xs, chunk_size(size))
 
-    def _squares(self, rows: _tap_rows.Rows, chunk_size: Callable[[int], int]):
+    def _squares(self, rows: _ghost_norms.Rows, chunk_size: Callable[[int], int]):
         """Squared norms; rows that are small are kept, for other products with them."""
         if not rows.small:
             return rows.squares(chunk_size)
@@ -369,14 +369,16 @@ class Intercepted:
 
     def _rows(self, tap: Tap, position: int, cotangents: Sequence[jax.Array]):
         operands = [read(self._env, a) for a in tap.op.inputs]
-        return _tap_rows.rows_of(tap, position, operands, cotangents, self._plan.size)
+        return _ghost_norms.rows_of(
+            tap, position, operands, cotangents, self._plan.size
+        )
 
     def _slots(self, wanted: set[int]):
         """For each parameter: the tap operands made of it, and if norms are kept."""
         program = self._plan.program
         pure: dict[Value, bool] = dict.fromkeys(program.inputs, True)
         for op in self._plan.shared_ops:
-            same = op.name in _tap_rows.ISOMETRIES and (
+            same = op.name in _ghost_norms.ISOMETRIES and (
                 math.prod(shape_of(op.inputs[0])) == math.prod(op.outputs[0].shape)
             )
             made_of = self._plan.shared_operands(op).values()
