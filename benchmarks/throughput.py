@@ -30,7 +30,8 @@ import optax
 import tyro
 from flax import nnx
 
-from experiments import models, xla
+from experiments import models
+from experiments.models import xla
 
 SHAPE, CLASSES = (32, 32, 3), 10
 LEARNING_RATE, MOMENTUM = 0.1, 0.9

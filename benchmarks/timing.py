@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.models import Batch
 from benchmarks.steps import State, Step
-from experiments import xla
+from experiments.models import xla
 
 _SAMPLE_SECONDS = 0.05  # shorter steps are repeated within one sample
 _MIN_ROUNDS = 3

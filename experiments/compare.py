@@ -36,9 +36,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from experiments import methods, plots, sweep
+from experiments import methods
+from experiments.digits import sweep
 from experiments.methods import MethodConfig, OptimizerConfig
 from experiments.models import ModelConfig
+from experiments.reporting import plots
 from ltjax import data, heads, metrics
 
 MANY, FEW = 30, 10  # training examples of a class

@@ -35,8 +35,10 @@ from rich.table import Table
 from scipy import stats
 
 import ltjax
-from experiments import compare, methods, plots, sweep
+from experiments import compare, methods
+from experiments.digits import sweep
 from experiments.models import ModelConfig
+from experiments.reporting import plots
 from ltjax import data
 
 EARLY = 5  # the epoch in which ranks are taken

@@ -22,11 +22,18 @@ import tyro
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from experiments import report_plots
-from experiments.evaluation import REGIONS
-from experiments.logs import write_json, write_text
-from experiments.published import PUBLISHED, Published
-from experiments.records import Group, RecordError, Run, Section, arrange, read_runs
+from experiments.configs.published import PUBLISHED, Published
+from experiments.records.logs import write_json, write_text
+from experiments.records.runs import (
+    Group,
+    RecordError,
+    Run,
+    Section,
+    arrange,
+    read_runs,
+)
+from experiments.reporting import figures as report_plots
+from experiments.training.evaluation import REGIONS
 
 _RULES = {
     "best": "best on validation",

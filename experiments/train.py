@@ -35,12 +35,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from experiments import configs, datasets, evaluation, logs
-from experiments.checkpoint import Checkpoints
+from experiments import configs, datasets
 from experiments.configs import TrainConfig
+from experiments.configs.published import PUBLISHED
 from experiments.datasets import Splits
-from experiments.evaluation import Predictions
-from experiments.program import (
+from experiments.records import logs
+from experiments.training import evaluation
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.evaluation import Predictions
+from experiments.training.program import (
     Carry,
     Examples,
     Program,
@@ -48,7 +51,6 @@ from experiments.program import (
     make_program,
     place,
 )
-from experiments.published import PUBLISHED
 
 _LAST = 5  # epochs in the mean that is reported
 _EVAL_BATCH = 512
@@ -574,7 +576,7 @@ def _batches(
 def _stream(
     splits: Splits, name: str, size: int, machine: Machine, seed: int = 0
 ) -> Any:
-    from experiments.streaming import stream
+    from experiments.datasets.streaming import stream
 
     return stream(
         splits,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tyro
 
-from experiments import compare, gradtail_study, sweep
+from experiments import compare, gradtail_study
+from experiments.digits import sweep
 from experiments.methods import MethodConfig, OptimizerConfig
 from ltjax import data
 

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from experiments import configs, logs, records, report, report_plots, train
-from experiments.published import PUBLISHED
+from experiments import configs, report, train
+from experiments.configs.published import PUBLISHED
+from experiments.records import logs
+from experiments.records import runs as records
+from experiments.reporting import figures as report_plots
 
 EPOCHS, CLASSES = 6, 10
 COUNTS = [500, 300, 200, 120, 80, 50, 30, 18, 10, 5]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from experiments import configs, datasets, train
 from experiments.models import Outputs
-from tests.experiments import formats
+from tests.experiments.datasets import formats
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--model.hidden", "8", "--no-progress", "--crop", "0", "--no-flip")

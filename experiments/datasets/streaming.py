@@ -12,8 +12,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from experiments import _images
-from experiments.datasets import Splits
+from experiments.datasets import Splits, _images
 
 Batch = dict[str, np.ndarray]  # "inputs", "targets", "index"
 

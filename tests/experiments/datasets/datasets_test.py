@@ -14,7 +14,7 @@ from PIL import Image
 from experiments import datasets
 from experiments.datasets import DataConfig, load
 from ltjax import data
-from tests.experiments import formats
+from tests.experiments.datasets import formats
 
 REAL = os.environ.get("LTJAX_DATA")
 needs_real_data = pytest.mark.skipif(

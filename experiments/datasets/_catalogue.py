@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import _readers
-from experiments._readers import Labelled
+from experiments.datasets import _readers
+from experiments.datasets._readers import Labelled
 
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),

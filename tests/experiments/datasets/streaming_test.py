@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import _images, datasets
-from experiments.datasets import DataConfig, load
-from experiments.streaming import stream
-from tests.experiments import formats
+from experiments import datasets
+from experiments.datasets import DataConfig, _images, load
+from experiments.datasets.streaming import stream
+from tests.experiments.datasets import formats
 
 CLASSES = ["a", "b", "c"]
 COUNTS = {"train": 22, "val": 6, "test": 7}

@@ -9,7 +9,8 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments import models, xla
+from experiments import models
+from experiments.models import xla
 
 IMAGES = (16, 16, 3)
 SMALL = models.ModelConfig(name="resnet8", width=4)

@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import plots
-from experiments.evaluation import REGIONS
-from experiments.records import Group, Run, Section
+from experiments.records.runs import Group, Run, Section
+from experiments.reporting import plots
+from experiments.training.evaluation import REGIONS
 from ltjax import heads, metrics
 
 _MOST = 20  # classes that are drawn one by one

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from experiments.configs import PRESETS
-from experiments.logs import Row, plain
+from experiments.records.logs import Row, plain
 from experiments.train import select
 
 _NOT_SETTINGS = ("seed", "seeds", "data.seed", "data.path", "data.images")

@@ -18,12 +18,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from experiments import methods, xla
+from experiments import methods
 from experiments.configs import TrainConfig
 from experiments.datasets import Arrays, Splits
-from experiments.evaluation import target_groups
 from experiments.methods import Batch
-from experiments.models import functional, make_model
+from experiments.models import functional, make_model, xla
+from experiments.training.evaluation import target_groups
 
 _SMALL = 2**12  # arrays below this size are not worth splitting
 

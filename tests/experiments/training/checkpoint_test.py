@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments.checkpoint import Checkpoints
+from experiments.training.checkpoint import Checkpoints
 
 
 class State(NamedTuple):

@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from experiments import _catalogue
-from experiments._catalogue import DataNotFoundError as DataNotFoundError
-from experiments._catalogue import Source
-from experiments._images import LazyImages, materialise
-from experiments._readers import Labelled
+from experiments.datasets import _catalogue
+from experiments.datasets._catalogue import DataNotFoundError as DataNotFoundError
+from experiments.datasets._catalogue import Source
+from experiments.datasets._images import LazyImages, materialise
+from experiments.datasets._readers import Labelled
 from ltjax import data
 
 Name = Literal[

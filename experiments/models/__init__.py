@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments import xla
+from experiments.models import xla
 from ltjax import heads
 
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")

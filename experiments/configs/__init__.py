@@ -5,10 +5,10 @@ setting can be overridden on the command line. Presets of convolutional networks
 ``NAME-small`` twin for a CPU: a small network and few epochs on the same data, to see
 a method work, not to compare with published numbers.
 
-Published figures are in `experiments.published`; comments repeat them (test accuracy
-in percent) and give those measured with these presets, with hardware and time. Where
-nothing is said of a measurement, the preset has not been run to the end. All presets
-hold out a validation set, which the published runs did not do everywhere:
+Published figures are in `experiments.configs.published`; comments repeat them (test
+accuracy in percent) and give those measured with these presets, with hardware and
+time. Where nothing is said of a measurement, the preset has not been run to the end.
+All presets hold out a validation set, which the published runs did not do everywhere:
 ``--data.val-size 0`` gives their counts.
 """
 

@@ -1,0 +1,1 @@
+"""Many small runs on the embedded digits."""
