@@ -8,7 +8,6 @@ from ltjax.jacobian import Jacobian as Jacobian
 from ltjax.jacobian import linearize as linearize
 from ltjax.jacobian import linearize_examples as linearize_examples
 from ltjax.transforms import AbsgdState as AbsgdState
-from ltjax.transforms import ClassWeighting as ClassWeighting
 from ltjax.transforms import GdwState as GdwState
 from ltjax.transforms import GradTailState as GradTailState
 from ltjax.transforms import L2rwState as L2rwState

@@ -405,7 +405,7 @@ def _weighting(config, num_classes, schedule, start_step, key):
     """The transformation from a Jacobian to one gradient."""
     match config.weighting:
         case "none":
-            return ltjax.Weighting(
+            return ltjax.Weighting.from_weights(
                 lambda params: optax.EmptyState(),
                 lambda jac, state, params=None, **_: (jnp.ones(jac.shape), state),
             )

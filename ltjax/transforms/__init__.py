@@ -3,7 +3,6 @@
 from ltjax.transforms._absgd import AbsgdState as AbsgdState
 from ltjax.transforms._absgd import absgd as absgd
 from ltjax.transforms._absgd import absgd_weights as absgd_weights
-from ltjax.transforms._gdw import ClassWeighting as ClassWeighting
 from ltjax.transforms._gdw import GdwState as GdwState
 from ltjax.transforms._gdw import apply_weighting_net as apply_weighting_net
 from ltjax.transforms._gdw import gdw as gdw

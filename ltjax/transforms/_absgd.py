@@ -8,7 +8,12 @@ import optax
 
 from ltjax import _validate
 from ltjax._numerics import widest
-from ltjax.transforms._weighting import Weighting, effective_size, state_dtype
+from ltjax.transforms._weighting import (
+    Weighting,
+    count_step,
+    effective_size,
+    state_dtype,
+)
 
 
 class AbsgdState(NamedTuple):
@@ -183,12 +188,12 @@ def absgd(
         w = jnp.where(started, w + jnp.asarray(erm_weight, w.dtype), jnp.ones_like(w))
         dtype = state.log_u.dtype
         return w, AbsgdState(
-            step=optax.safe_increment(state.step),
+            step=state.step,
             log_u=jnp.where(started, log_u.astype(dtype), state.log_u),
             effective_size=effective_size(w).astype(dtype),
         )
 
-    return Weighting(init, weights)
+    return Weighting.from_weights(init, weights, count_step)
 
 
 def _check_temperature(temperature):

@@ -7,7 +7,6 @@ and ``J`` their Jacobian, weights ``omega [B, C]`` on these flows give the gradi
 product with ``J``, so nothing here is differentiated twice.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ import optax
 from ltjax import _validate
 from ltjax._numerics import EPS, at_least_float32
 from ltjax.jacobian._operator import Jacobian, as_jacobian
-from ltjax.transforms._weighting import state_dtype
+from ltjax.transforms._weighting import Update, Weighting, count_step, state_dtype
 
 LEVELS = ("class", "instance")
 _MAX_PROBABILITY = 0.999
@@ -32,32 +31,6 @@ class GdwState(NamedTuple):
     net_opt_state: optax.OptState  # of the net's Adam
     target_weight: jax.Array  # shape=(), float; last batch's mean weight at the labels
     other_weight: jax.Array  # shape=(), float; ... and at the other classes
-
-
-class ClassWeighting(optax.GradientTransformationExtraArgs):
-    """What `gdw` returns: a gradient transformation on the Jacobian of logits.
-
-    Attributes:
-      weights: ``(jacobian, state, params, *, logits, labels, meta_grad_fn) ->
-        ([B, C] weights, state)``, for those who want the weights themselves;
-        ``jacobian.vjp(logit_cotangents(weights, logits, labels))`` is the update.
-    """
-
-    weights: Callable[..., tuple[jax.Array, GdwState]]
-
-    def __new__(cls, init, weights):
-        def update(updates, state, params=None, *, logits, labels, **extra_args):
-            _validate.classification(logits, labels)
-            jac = as_jacobian(updates, params, logits.shape)
-            w, state = weights(
-                jac, state, params, logits=logits, labels=labels, **extra_args
-            )
-            cotangents = logit_cotangents(w, logits, labels)
-            return jac.vjp(cotangents), state
-
-        self = super().__new__(cls, init, update)
-        self.weights = weights
-        return self
 
 
 def init_weighting_net(
@@ -123,10 +96,7 @@ def zero_mean_weights(
     """
     _check(weights, logits, labels)
     weights = at_least_float32(weights)
-    probs, target = _flows(logits, labels, weights.dtype)
-    others = jnp.sum(jnp.where(target, 0, weights * probs), axis=1)
-    remaining = 1 - jnp.sum(jnp.where(target, probs, 0), axis=1)
-    return jnp.where(target, (others / remaining)[:, None], weights)
+    return _zero_mean(weights, _flows(logits, labels, weights.dtype))
 
 
 def logit_cotangents(
@@ -154,9 +124,7 @@ def logit_cotangents(
     """
     _check(weights, logits, labels)
     weights = at_least_float32(weights)
-    probs, target = _flows(logits, labels, weights.dtype)
-    others = jnp.where(target, 0, weights * probs) / weights.shape[0]
-    return jnp.where(target, -jnp.sum(others, axis=1, keepdims=True), others)
+    return _cotangents(weights, _flows(logits, labels, weights.dtype))
 
 
 def gdw_weights(
@@ -204,16 +172,9 @@ def gdw_weights(
     _validate.array("meta_gradient", meta_gradient, shape=logits.shape, kind="floating")
     _check_change(step_size, clip)
     example_weights = at_least_float32(example_weights)
-    dtype = example_weights.dtype
-    size, limit = _scalar(_step_size(step_size, logits), dtype), _scalar(clip, dtype)
-
-    probs, target = _flows(logits, labels, dtype)
-    derivative = probs - target.astype(dtype)
-    gradient = derivative * meta_gradient.astype(dtype) / batch
-    total = jnp.maximum(jnp.sum(jnp.abs(gradient)), EPS)
-    change = jnp.clip(size * (gradient / total), -limit, limit)
-    weights = _every_class(example_weights, logits, labels) - change
-    return zero_mean_weights(jnp.clip(weights, *_WEIGHT_RANGE), logits, labels)
+    flows = _flows(logits, labels, example_weights.dtype)
+    first = _every_class(example_weights, flows)
+    return _second_stage(first, meta_gradient, flows, step_size, clip)
 
 
 def gdw(
@@ -227,7 +188,7 @@ def gdw(
     net_learning_rate: float | jax.Array = 1e-3,
     net_weight_decay: float | jax.Array = 1e-4,
     level: str = "class",
-) -> ClassWeighting:
+) -> Weighting:
     r"""Weights the gradient's flow through every logit as a small clean set wants it.
 
     A net gives each example a weight v from its loss. A virtual plain SGD step with
@@ -274,7 +235,7 @@ def gdw(
       level: ``"class"`` or ``"instance"``.
 
     Returns:
-      A `ClassWeighting`, to be used as the first transformation of a chain. With
+      A `Weighting` of logits, to be used as the first transformation of a chain. With
       `optax.inject_hyperparams`, name ``static_args=("num_classes", "hidden")``.
 
     Raises:
@@ -336,24 +297,23 @@ def gdw(
             other_weight=jnp.zeros((), dtype),
         )
 
-    def weights(jac, state, params=None, *, logits, labels, meta_grad_fn, **extra_args):
+    def weigh(jac, state, params=None, *, logits, labels, meta_grad_fn, **extra_args):
         del extra_args
-        _validate.classification(logits, labels)
         _validate.array("logits", logits, shape=(None, num_classes))
         check_meta(params, meta_grad_fn)
         dtype = state.net["w1"].dtype
         lr = lookahead_lr(state.step) if callable(lookahead_lr) else lookahead_lr
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-            logits.astype(dtype), labels
-        )
+        flows = _flows(logits, labels, dtype)
 
-        v, pullback = jax.vjp(lambda net: apply_weighting_net(net, losses), state.net)
-        first = _every_class(v, logits, labels)
-        ahead = _lookahead(jac, params, logit_cotangents(first, logits, labels), lr)
+        v, pullback = jax.vjp(
+            lambda net: apply_weighting_net(net, flows.losses), state.net
+        )
+        first = _every_class(v, flows)
+        ahead = _lookahead(jac, params, _cotangents(first, flows), lr)
         tangents = meta_tangents(jac, meta_grad_fn(ahead)).astype(dtype)
         meta_gradient = -_scalar(lr, dtype) * tangents
 
-        unit = logit_cotangents(jnp.ones_like(first), logits, labels)
+        unit = _cotangents(jnp.ones_like(first), flows)
         (net_gradient,) = pullback(jnp.sum(unit * meta_gradient, axis=1))
         with jax.numpy_dtype_promotion("standard"):  # which optax's Adam relies on
             net_updates, net_opt_state = net_optimizer(dtype).update(
@@ -362,21 +322,18 @@ def gdw(
         net = optax.apply_updates(state.net, net_updates)
 
         if level == "class":
-            w = gdw_weights(
-                v, meta_gradient, logits, labels, step_size=step_size, clip=clip
-            )
+            w = _second_stage(first, meta_gradient, flows, step_size, clip)
         else:
-            w = _every_class(apply_weighting_net(net, losses), logits, labels)
-        target = _target(logits, labels)
-        return w, GdwState(
-            step=optax.safe_increment(state.step),
+            w = _every_class(apply_weighting_net(net, flows.losses), flows)
+        state = state._replace(
             net=net,
             net_opt_state=net_opt_state,
-            target_weight=jnp.mean(w, where=target),
-            other_weight=jnp.mean(w, where=~target),
+            target_weight=jnp.mean(w, where=flows.target),
+            other_weight=jnp.mean(w, where=~flows.target),
         )
+        return w, _cotangents(w, flows), state
 
-    return ClassWeighting(init, weights)
+    return Weighting(init, Update(_logits_jacobian, weigh, count_step))
 
 
 def check_meta(params: Any, meta_grad_fn: Any) -> None:
@@ -409,24 +366,58 @@ def _lookahead(jac, params, cotangents, learning_rate):
     return jax.tree.map(step, params, jac.vjp(cotangents))
 
 
-def _every_class(example_weights, logits, labels):
-    """``[B]`` weights for all classes, zero-mean."""
-    weights = jnp.broadcast_to(example_weights[:, None], logits.shape)
-    return zero_mean_weights(weights, logits, labels)
+def _logits_jacobian(updates, params, *, logits, labels, **extra_args):
+    """``updates`` as the Jacobian of logits."""
+    del extra_args
+    _validate.classification(logits, labels)
+    return as_jacobian(updates, params, logits.shape)
+
+
+class _Flows(NamedTuple):
+    """What the logits say of a batch, computed once per step."""
+
+    probs: jax.Array  # [B, C], float; capped
+    target: jax.Array  # [B, C], bool; whether the class is the label
+    losses: jax.Array  # [B], float; cross-entropy
 
 
 def _flows(logits, labels, dtype):
-    """Capped probabilities, and whether each class is the label, both ``[B, C]``."""
-    probs = jax.nn.softmax(jax.lax.stop_gradient(logits).astype(dtype), axis=1)
-    return jnp.minimum(probs, _MAX_PROBABILITY), _target(logits, labels)
+    log_probs = jax.nn.log_softmax(jax.lax.stop_gradient(logits).astype(dtype), axis=1)
+    target = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+    return _Flows(
+        probs=jnp.minimum(jnp.exp(log_probs), _MAX_PROBABILITY),
+        target=target,
+        losses=-jnp.sum(log_probs, axis=1, where=target),
+    )
 
 
-def _target(logits, labels):
-    return jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+def _every_class(example_weights, flows):
+    """``[B]`` weights for all classes, zero-mean."""
+    weights = jnp.broadcast_to(example_weights[:, None], flows.probs.shape)
+    return _zero_mean(weights, flows)
 
 
-def _step_size(step_size, logits):
-    return 0.1 * logits.size if step_size is None else step_size
+def _zero_mean(weights, flows):
+    others = jnp.sum(weights * flows.probs, axis=1, where=~flows.target)
+    remaining = 1 - jnp.sum(flows.probs, axis=1, where=flows.target)
+    return jnp.where(flows.target, (others / remaining)[:, None], weights)
+
+
+def _cotangents(weights, flows):
+    others = jnp.where(flows.target, 0, weights * flows.probs) / weights.shape[0]
+    return jnp.where(flows.target, -jnp.sum(others, axis=1, keepdims=True), others)
+
+
+def _second_stage(weights, meta_gradient, flows, step_size, clip):
+    """Zero-mean weights after a normalised, clipped step down the meta gradient."""
+    dtype = weights.dtype
+    size = _scalar(0.1 * weights.size if step_size is None else step_size, dtype)
+    limit = _scalar(clip, dtype)
+    derivative = flows.probs - flows.target.astype(dtype)
+    gradient = derivative * meta_gradient.astype(dtype) / weights.shape[0]
+    total = jnp.maximum(jnp.sum(jnp.abs(gradient)), EPS)
+    change = jnp.clip(size * (gradient / total), -limit, limit)
+    return _zero_mean(jnp.clip(weights - change, *_WEIGHT_RANGE), flows)
 
 
 def _scalar(value, dtype):

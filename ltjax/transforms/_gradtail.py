@@ -11,7 +11,12 @@ import optax
 from ltjax import _validate
 from ltjax._numerics import at_least_float32, safe_divide
 from ltjax.jacobian._operator import DEFINITIONS, resolve_mask, select
-from ltjax.transforms._weighting import Weighting, effective_size, state_dtype
+from ltjax.transforms._weighting import (
+    Weighting,
+    count_step,
+    effective_size,
+    state_dtype,
+)
 
 _VANISHING = 1e-6  # norms below this share of the batch's mean have no direction
 _GATE_MAX = 3.0
@@ -280,9 +285,9 @@ def gradtail(
     def observe(state, updates):
         if reference == "weighted":
             state = _update_mean(state, select(updates, mask), decay)
-        return state._replace(step=optax.safe_increment(state.step))
+        return count_step(state, updates)
 
-    return Weighting(init, weights, observe)
+    return Weighting.from_weights(init, weights, observe)
 
 
 def _similarity(kind, dots, state, decay, norms):

@@ -93,4 +93,4 @@ def l2rw() -> Weighting:
         w = l2rw_weights(alignment.astype(dtype))
         return w, L2rwState(effective_size(w))
 
-    return Weighting(init, weights)
+    return Weighting.from_weights(init, weights)

@@ -1,5 +1,6 @@
 """Transformations that weight examples, and their product."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,35 +12,134 @@ from ltjax._numerics import EPS, safe_divide, widest
 from ltjax.jacobian._operator import Jacobian, as_jacobian
 
 
+class Update:
+    """The ``update`` of a `Weighting`, and the functions that it is made of.
+
+    Not a closure, so that every copy of a weighting still has its parts, and not a
+    dataclass, which `dataclasses.asdict` would take apart. Like a function it is
+    immutable and its own copy.
+
+    Attributes:
+      jacobian: ``(updates, params, **extra) -> Jacobian``, its shape checked.
+      weigh: ``(jacobian, state, params, **extra) -> (weights, cotangents, state)``.
+      observe: ``(state, gradient) -> state``.
+    """
+
+    def __init__(self, jacobian: Callable, weigh: Callable, observe: Callable):
+        self.jacobian = jacobian
+        self.weigh = weigh
+        self.observe = observe
+
+    def __call__(self, updates, state, params=None, **extra_args):
+        gradient, _, state = self.with_weights(updates, state, params, **extra_args)
+        return gradient, state
+
+    def with_weights(self, updates, state, params=None, **extra_args):
+        jac = self.jacobian(updates, params, **extra_args)
+        weights, cotangents, state = self.weigh(jac, state, params, **extra_args)
+        gradient = jac.vjp(cotangents)
+        return gradient, weights, self.observe(state, gradient)
+
+    def weights(self, updates, state, params=None, **extra_args):
+        jac = self.jacobian(updates, params, **extra_args)
+        weights, _, state = self.weigh(jac, state, params, **extra_args)
+        return weights, state
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def unchanged(state: Any, gradient: Any) -> Any:
+    """The ``observe`` of a weighting that does not look at the gradient."""
+    del gradient
+    return state
+
+
+def count_step(state: Any, gradient: Any) -> Any:
+    """The ``observe`` of a weighting that only counts its steps."""
+    del gradient
+    return state._replace(step=optax.safe_increment(state.step))
+
+
 class Weighting(optax.GradientTransformationExtraArgs):
     r"""A gradient transformation that replaces the mean gradient by a weighted one.
 
     .. math:: g = \frac{1}{B} \sum_i w_i \nabla_\theta \ell_i
 
     It is an ordinary optax transformation, the first of a chain, whose ``updates`` are
-    a `ltjax.Jacobian` or a tree of per-example gradients. Its two further attributes
-    are for those who want the weights themselves; `product` combines several.
+    a `ltjax.Jacobian` or a tree of per-example gradients. `from_weights` makes one of
+    a function, `product` combines several.
 
-    Attributes:
-      weights: ``(jacobian, state, params, **extra) -> (weights, state)``. The weights
-        have the shape of the losses; 1 is the weight that plain SGD gives.
-      observe: ``(state, updates) -> state``, called with the weighted gradient.
+    To keep the weights, leave the weighting out of the chain and call
+    ``update_with_weights``, which is ``update`` with the weights as a third result::
+
+        weighting, optimizer = ltjax.absgd(0.5), optax.sgd(0.1)
+        state = weighting.init(params), optimizer.init(params)
+
+        def step(params, state):
+            own, inner = state
+            losses, jac = ltjax.linearize(losses_fn, params)
+            gradient, weights, own = weighting.update_with_weights(
+                jac, own, params, losses=losses)
+            updates, inner = optimizer.update(gradient, inner, params)
+            return optax.apply_updates(params, updates), (own, inner), weights
+
+    A step may also be taken in parts, say to change the weights in between::
+
+        weights, own = weighting.weights(jac, own, params, losses=losses)
+        gradient = jac.vjp(weights / weights.size)
+        own = weighting.observe(own, gradient)
+
+    Weights have the shape of the Jacobian's outputs, one for each loss (with `gdw` one
+    for each logit, whose cotangents are `logit_cotangents`); 1 is that of plain SGD.
     """
 
-    weights: Callable[..., tuple[jax.Array, Any]]
-    observe: Callable[[Any, Any], Any]
+    update: Update
 
-    def __new__(cls, init, weights, observe=lambda state, updates: state):
-        def update(updates, state, params=None, **extra_args):
-            jac = as_jacobian(updates, params, _shape(updates, params, extra_args))
-            w, state = weights(jac, state, params, **extra_args)
-            updates = jac.vjp(w / w.size)
-            return updates, observe(state, updates)
+    @staticmethod
+    def from_weights(
+        init: Callable[[Any], Any],
+        weights: Callable[..., tuple[jax.Array, Any]],
+        observe: Callable[[Any, Any], Any] = unchanged,
+    ) -> "Weighting":
+        """The weighting of a function that gives every loss a weight.
 
-        self = super().__new__(cls, init, update)
-        self.weights = weights
-        self.observe = observe
-        return self
+        Args:
+          init: ``params -> state``.
+          weights: ``(jacobian, state, params, **extra) -> (weights, state)``, where the
+            weights have the shape of the Jacobian's outputs.
+          observe: ``(state, gradient) -> state``, which ends a step; ``gradient`` is
+            the weighted one.
+
+        Returns:
+          A `Weighting`.
+
+        Examples:
+          >>> def weights(jac, state, params, *, losses, **extra):
+          ...     return jnp.where(losses < 2, 1.0, 0.0), state
+          >>> tx = ltjax.Weighting.from_weights(lambda params: (), weights)
+          >>> losses, jac = ltjax.linearize(lambda w: (w - jnp.arange(3)) ** 2, 0.0)
+          >>> gradient, w, _ = tx.update_with_weights(jac, (), 0.0, losses=losses)
+          >>> print(w, f"{gradient:.3f}")
+          [1. 1. 0.] -0.667
+        """
+        weigh = functools.partial(_weigh_losses, weights)
+        return Weighting(init, Update(_losses_jacobian, weigh, observe))
+
+    @property
+    def update_with_weights(self) -> Callable[..., tuple[Any, jax.Array, Any]]:
+        """``(updates, state, params, **extra) -> (gradient, weights, state)``."""
+        return self.update.with_weights
+
+    @property
+    def weights(self) -> Callable[..., tuple[jax.Array, Any]]:
+        """``(updates, state, params, **extra) -> (weights, state)``."""
+        return self.update.weights
+
+    @property
+    def observe(self) -> Callable[[Any, Any], Any]:
+        """``(state, gradient) -> state``: ends a step that `weights` began."""
+        return self.update.observe
 
 
 def product(*weightings: Weighting) -> Weighting:
@@ -51,14 +151,15 @@ def product(*weightings: Weighting) -> Weighting:
     before the one backward pass.
 
     Args:
-      *weightings: at least one of `absgd`, `gradtail`, ...
+      *weightings: at least one of `absgd`, `gradtail`, `l2rw`, ...
 
     Returns:
       A `Weighting` whose state is the tuple of their states.
 
     Raises:
-      TypeError: if an argument is no `Weighting`. What `optax.inject_hyperparams`,
-        `optax.chain` or `optax.masked` return is none: combine first, wrap after.
+      TypeError: if an argument does not weight losses. What `gdw`,
+        `optax.inject_hyperparams`, `optax.chain` or `optax.masked` return does not:
+        combine first, wrap after.
 
     Examples:
       >>> tx = optax.chain(
@@ -80,6 +181,8 @@ def product(*weightings: Weighting) -> Weighting:
                 "product takes weightings such as ltjax.absgd(...), "
                 f"got {type(w).__name__}: combine first, wrap after."
             )
+        if w.update.jacobian is not _losses_jacobian:
+            raise TypeError("product takes weightings of losses, got one of logits.")
 
     def init(params):
         return tuple(w.init(params) for w in weightings)
@@ -97,12 +200,12 @@ def product(*weightings: Weighting) -> Weighting:
             total = total * part.astype(total.dtype)
         return total, states
 
-    def observe(state, updates):
+    def observe(state, gradient):
         return tuple(
-            w.observe(s, updates) for w, s in zip(weightings, state, strict=True)
+            w.observe(s, gradient) for w, s in zip(weightings, state, strict=True)
         )
 
-    return Weighting(init, weights, observe)
+    return Weighting.from_weights(init, weights, observe)
 
 
 def effective_size(weights: jax.Array) -> jax.Array:
@@ -116,16 +219,24 @@ def state_dtype(params: Any) -> jnp.dtype:
     return widest(jnp.float32, *map(jnp.result_type, jax.tree.leaves(params)))
 
 
-def _shape(updates: Any, params: Any, extra_args: dict[str, Any]) -> tuple[int, ...]:
-    """Shape of the losses behind ``updates``."""
+def _weigh_losses(weights, jac, state, params=None, **extra_args):
+    """Weights of losses, and the cotangents that average over them."""
+    w, state = weights(jac, state, params, **extra_args)
+    return w, w / w.size, state
+
+
+def _losses_jacobian(updates, params, *, losses=None, **extra_args) -> Jacobian:
+    """``updates`` as the Jacobian of losses."""
+    del extra_args
     if isinstance(updates, Jacobian):
-        return updates.shape
-    if "losses" in extra_args:
-        return jnp.shape(extra_args["losses"])
+        return updates
+    if losses is not None:
+        return as_jacobian(updates, params, jnp.shape(losses))
     if params is None:
         raise ValueError("params must be given with per-example gradients, got None.")
     rows = jax.tree.leaves(updates)
     leaves = jax.tree.leaves(params)
     if not rows or not leaves:
         raise ValueError("updates must hold at least one array, got none.")
-    return jnp.shape(rows[0])[: max(jnp.ndim(rows[0]) - jnp.ndim(leaves[0]), 1)]
+    axes = max(jnp.ndim(rows[0]) - jnp.ndim(leaves[0]), 1)
+    return as_jacobian(updates, params, jnp.shape(rows[0])[:axes])
