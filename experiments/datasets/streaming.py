@@ -12,7 +12,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from experiments.datasets import Splits, _images
+from experiments.datasets import images as pictures
+from experiments.datasets.splits import Splits
 
 Batch = dict[str, np.ndarray]  # "inputs", "targets", "index"
 
@@ -24,7 +25,7 @@ class Stream:
         self._batches = batches
         self._workers = workers
         self._position = 0
-        self._iterator = None  # begun with the first batch
+        self._iterator: grain.DatasetIterator | None = None  # begins with a batch
 
     def __iter__(self) -> "Stream":
         return self
@@ -110,7 +111,7 @@ def stream(
             f"batch_size must be at most the {count} {split} examples, "
             f"got {batch_size}."
         )
-    read = functools.partial(_images.example, images, targets, size)
+    read = functools.partial(pictures.example, images, targets, size)
     share = slice(process_index, None, process_count)
     if training:
         examples = grain.MapDataset.range(count).seed(seed).shuffle()

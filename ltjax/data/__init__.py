@@ -9,6 +9,7 @@ from ltjax.data._noise import block_noise as block_noise
 from ltjax.data._noise import cifar10_asymmetric_noise as cifar10_asymmetric_noise
 from ltjax.data._noise import confusion_noise as confusion_noise
 from ltjax.data._noise import corrupt_labels as corrupt_labels
+from ltjax.data._noise import flip_noise as flip_noise
 from ltjax.data._noise import pair_noise as pair_noise
 from ltjax.data._noise import uniform_noise as uniform_noise
 from ltjax.data._sampling import epoch_indices as epoch_indices

@@ -186,6 +186,53 @@ def block_noise(groups: ArrayLike, rate: float) -> np.ndarray:
     return _flip(following, rate)
 
 
+def flip_noise(
+    num_classes: int, rate: float, rng: np.random.Generator, *, targets: int = 1
+) -> np.ndarray:
+    r"""Labels replaced by one of a few other classes, drawn once for each class.
+
+    .. math:: T_{cc} = 1 - r, \quad T_{cd} = \tfrac{r}{K}
+      \text{ for } d \in S_c \subset \{0, \dots, C-1\} \setminus \{c\},
+      \ |S_c| = K
+
+    Papers call this ``flip`` with K = 1 and ``flip2`` with K = 2.
+
+    Args:
+      num_classes: C, at least 2.
+      rate: r, in [0, 1].
+      rng: source of the classes :math:`S_c`, each a uniform draw without replacement.
+      targets: K, from 1 to C - 1.
+
+    Returns:
+      ``[C, C]`` float64 transition matrix.
+
+    Raises:
+      ValueError: if an argument is out of range.
+      TypeError: if ``rng`` is no generator.
+
+    Examples:
+      >>> flip_noise(3, 0.4, np.random.default_rng(0), targets=2)[0]
+      array([0.6, 0.2, 0.2])
+
+    References:
+      Chen et al., *Generalized DataWeighting via class-level gradient manipulation*,
+      NeurIPS 2021.
+    """
+    _validate.integer("num_classes", num_classes, low=2)
+    _validate.number("rate", rate, low=0, high=1)
+    _host.generator("rng", rng)
+    _validate.integer("targets", targets, low=1)
+    if targets >= num_classes:
+        raise ValueError(
+            f"targets must be below the {num_classes} classes, got {targets}."
+        )
+    transition = (1 - rate) * np.eye(num_classes)
+    for c in range(num_classes):
+        others = np.delete(np.arange(num_classes), c)
+        transition[c, rng.choice(others, targets, replace=False)] = rate / targets
+    return transition
+
+
 def cifar10_asymmetric_noise(rate: float) -> np.ndarray:
     r"""CIFAR-10's classes replaced by the one they are mistaken for.
 

@@ -11,6 +11,8 @@ MATRICES = {
     "uniform without self": data.uniform_noise(10, 0.4, include_self=False),
     "pair": data.pair_noise(10, 0.45),
     "block": data.block_noise(np.arange(10) // 5, 0.3),
+    "flip": data.flip_noise(10, 0.4, np.random.default_rng(0)),
+    "flip2": data.flip_noise(10, 0.4, np.random.default_rng(0), targets=2),
     "asymmetric": data.cifar10_asymmetric_noise(0.4),
     "no noise": np.eye(10),
     "all wrong": data.pair_noise(10, 1.0),
@@ -21,6 +23,8 @@ CHANGED = {
     "uniform without self": 0.4,
     "pair": 0.45,
     "block": 0.3,
+    "flip": 0.4,
+    "flip2": 0.4,
     "asymmetric": 0.2,
     "no noise": 0.0,
     "all wrong": 1.0,
@@ -121,6 +125,22 @@ def test_pair_and_block_noise_go_to_the_next_class():
     np.testing.assert_array_equal(got, [2, 4, 3, 0, 1, 5])
 
 
+@pytest.mark.parametrize("targets", [1, 2, 9])
+def test_flip_noise_goes_to_a_few_other_classes(targets):
+    transition = data.flip_noise(10, 0.3, _rng(), targets=targets)
+    np.testing.assert_allclose(np.diag(transition), 0.7)
+    others = transition[~np.eye(10, dtype=bool)].reshape(10, 9)
+    np.testing.assert_allclose(np.sort(others)[:, -targets:], 0.3 / targets)
+    assert (np.count_nonzero(others, axis=1) == targets).all()
+
+
+def test_flip_noise_draws_every_class_equally_often():
+    rng = _rng()
+    mean = np.mean([data.flip_noise(4, 1.0, rng) for _ in range(3000)], axis=0)
+    # Standard deviation 0.0086: five of them.
+    np.testing.assert_allclose(mean, (1 - np.eye(4)) / 3, atol=0.043)
+
+
 def test_asymmetric_noise_confuses_the_right_classes():
     names = ["airplane", "automobile", "bird", "cat", "deer"]
     names += ["dog", "frog", "horse", "ship", "truck"]
@@ -182,6 +202,13 @@ def test_confusion_is_the_loop_and_can_be_drawn_from():
         ),
         (lambda: data.pair_noise(1, 0.4), ValueError, "num_classes.*at least 2"),
         (lambda: data.pair_noise(3, "0.4"), TypeError, "rate.*number.*'0.4'"),
+        (lambda: data.flip_noise(3, 0.4, 0), TypeError, "rng.*Generator.*int 0"),
+        (lambda: data.flip_noise(3, 1.4, _rng()), ValueError, r"rate.*\[0, 1\].*1.4"),
+        (
+            lambda: data.flip_noise(3, 0.4, _rng(), targets=3),
+            ValueError,
+            "targets.*3 classes.*3",
+        ),
         (lambda: data.block_noise([0.0, 1.0], 0.4), TypeError, "groups.*integer"),
         (lambda: data.cifar10_asymmetric_noise(-0.1), ValueError, "rate.*-0.1"),
         (

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -361,6 +362,29 @@ def test_splits_are_disjoint_and_only_training_labels_change(recipe, noise):
     assert abs(rate - expected) <= (1 / n if noise == "uniform_other" else 0.03)
 
 
+@pytest.mark.parametrize(
+    ("noise", "share"), [("flip", 0.3), ("flip2", 0.3), ("pair", 0.3)]
+)
+def test_noise_that_prefers_some_classes(noise, share):
+    labels = np.arange(4000) % 4
+    splits = datasets.from_arrays(
+        np.zeros((4000, 1)), labels, DataConfig(noise=noise, noise_rate=share)
+    )
+    seen = data.confusion_noise(splits.clean_targets, splits.train.targets, 4)
+    targets = np.count_nonzero(seen, axis=1) - 1
+    assert (targets == (2 if noise == "flip2" else 1)).all()
+    np.testing.assert_allclose(np.diag(seen), 0.7, atol=0.07)
+
+
+def test_part_of_the_training_set_is_balanced_and_leaves_the_rest_alone():
+    whole = load(DataConfig(meta_size=20))
+    part = load(DataConfig(meta_size=20, train_size=100))
+    assert part.class_counts.tolist() == [10] * 10
+    assert set(part.indices["train"]) < set(whole.indices["train"])
+    for split in ("val", "test", "meta"):
+        np.testing.assert_array_equal(part.indices[split], whole.indices[split])
+
+
 def test_digest_names_the_selection():
     base = DataConfig(recipe="exponential", factor=0.1, meta_size=20)
     first = load(base)
@@ -408,6 +432,19 @@ def test_image_statistics():
         (dict(stream=True), "stream=True needs image files"),
         (dict(name="diabetes", recipe="step", factor=0.1), "recipe='step' needs class"),
         (dict(name="diabetes", noise="pair", noise_rate=0.1), "noise='pair' needs cla"),
+        (
+            dict(name="diabetes", recipe="weight_balancing", val_size=7),
+            "recipe='weight_balancing' needs classes, 'diabetes' is regression",
+        ),
+        (
+            dict(name="diabetes", recipe="weight_balancing", noise="human_worse"),
+            "recipe='weight_balancing' needs classes, 'diabetes' is regression",
+        ),
+        (
+            dict(recipe="step", factor=0.1, train_size=10),
+            "train_size=10 needs recipe='none', got 'step'",
+        ),
+        (dict(train_size=1_000_000), "size must leave a balanced set possible"),
         (dict(recipe="step", factor=0.0), "factor must be"),
         (dict(noise="pair", noise_rate=1.5), "rate must be"),
         (dict(meta_size=1_000_000), "size must leave a balanced set possible"),
@@ -624,6 +661,19 @@ def test_describe():
     assert "10 classes: " in text
     assert "20.0% of training labels changed" in text
     assert "target: min 25" in datasets.describe(load(DataConfig(name="diabetes")))
+
+
+def test_the_command_describes_a_set():
+    command = [sys.executable, "-m", "experiments.datasets", "--factor", "0.1"]
+    done = subprocess.run(
+        [*command, "--recipe", "exponential"],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = datasets.describe(load(DataConfig(recipe="exponential", factor=0.1)))
+    assert done.stdout.strip() == expected
 
 
 # The real sets, where they are

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from experiments import datasets
-from experiments.datasets import DataConfig, _images, load
+from experiments.datasets import DataConfig, images, load
 from experiments.datasets.streaming import stream
 from tests.experiments.datasets import formats
 
@@ -264,8 +264,8 @@ def test_own_lists(tmp_path):
 def test_crops_have_their_size_and_stay_inside(shape):
     image = Image.fromarray(np.full((*shape, 3), 77, np.uint8))
     rng = np.random.default_rng(0)
-    crops = [_images.random_resized_crop(image, 16, rng) for _ in range(20)]
-    for crop in (*crops, _images.centre_crop(image, 16)):
+    crops = [images.random_resized_crop(image, 16, rng) for _ in range(20)]
+    for crop in (*crops, images.centre_crop(image, 16)):
         assert crop.shape == (16, 16, 3)
         assert (crop == 77).all()
 
@@ -275,7 +275,7 @@ def test_crops_cover_the_area_and_are_mirrored_half_of_the_time():
         np.arange(0, 250, dtype=np.uint8)[None, :, None], (250, 250, 3)
     )
     image, rng = Image.fromarray(ramp.copy()), np.random.default_rng(0)
-    crops = [_images.random_resized_crop(image, 32, rng)[0, :, 0] for _ in range(300)]
+    crops = [images.random_resized_crop(image, 32, rng)[0, :, 0] for _ in range(300)]
     rising = [c[-1] > c[0] for c in crops]
     widths = [abs(int(c[-1]) - int(c[0])) / 250 for c in crops]
     assert 0.4 < np.mean(rising) < 0.6
@@ -285,5 +285,5 @@ def test_crops_cover_the_area_and_are_mirrored_half_of_the_time():
 
 def test_the_centre_crop_is_the_middle():
     ramp = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, :, None], (256, 256, 3))
-    crop = _images.centre_crop(Image.fromarray(ramp.copy()), 224)
+    crop = images.centre_crop(Image.fromarray(ramp.copy()), 224)
     np.testing.assert_array_equal(crop, ramp[16:240, 16:240])

@@ -1,0 +1,1 @@
+"""File formats: a function each, paths in and arrays out; no splits, no seeds."""
