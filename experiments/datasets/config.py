@@ -64,6 +64,10 @@ class DataConfig:
     """Height and width of images from files. Default: their own, 224 if streamed."""
     stream: bool | None = None
     """Read images while training. Default: for the large sets only."""
+    stream_crop: Literal["area", "place"] = "area"
+    """What is cut from a streamed training image. area: 8 to 100% of it, resized.
+    place: a square of the size at a random place, after the shorter side was brought to
+    8/7 of the size."""
     recipe: Recipe = "none"
     """How the training part is made long-tailed."""
     factor: float = 1.0

@@ -1,7 +1,4 @@
-"""Encoded images that are read, decoded and cut only when they are needed.
-
-Worker processes import this module, so it does without JAX.
-"""
+"""Encoded images that are read, decoded and cut only when they are needed."""
 
 import dataclasses
 import io
@@ -57,6 +54,21 @@ def random_resized_crop(
     return pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
 
+def random_place_crop(
+    image: Image.Image, size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A square at a random place, mirrored half of the time, ``[size, size, 3]``."""
+    width, height = image.size
+    side = min(width, height) / _EVAL_MARGIN
+    left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
+    box = (left, top, left + side, top + side)
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
+    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+
+
+CROPS = {"area": random_resized_crop, "place": random_place_crop}
+
+
 def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     """The middle of the picture, as ``[size, size, 3]`` uint8."""
     width, height = image.size
@@ -72,6 +84,7 @@ def example(
     images: LazyImages,
     targets: np.ndarray,
     size: int,
+    crop: str,
     index: int,
     rng: np.random.Generator | None = None,
 ) -> dict[str, np.ndarray]:
@@ -81,7 +94,7 @@ def example(
     elif rng is None:
         pixels, target = centre_crop(images[index], size), targets[index]
     else:
-        pixels, target = random_resized_crop(images[index], size, rng), targets[index]
+        pixels, target = CROPS[crop](images[index], size, rng), targets[index]
     return {"inputs": pixels, "targets": target, "index": np.int32(index)}
 
 

@@ -72,6 +72,7 @@ def _assemble(found: Source, config: DataConfig) -> Splits:
         std=std,
         shots=None if found.num_classes is None else _shots(config),
         input_shape=shape,
+        crop=config.stream_crop,
         **extra,
     )
 

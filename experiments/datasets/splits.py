@@ -39,6 +39,8 @@ class Splits:
     """Of the training images in [0, 1] by channel; features come standardised."""
     shots: tuple[int, int] | None
     input_shape: tuple[int, ...]
+    crop: str = "area"
+    """What is cut from streamed training images, `DataConfig.stream_crop`."""
     target_mean: float = 0.0
     target_std: float = 1.0
     """Regression targets are standardised; these undo it."""

@@ -42,7 +42,7 @@ class Stream:
         return {"batches": self._position}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes on as if this many batches had been taken."""
+        """Continues as if this many batches had been taken."""
         self.close()
         self._position = state["batches"]
 
@@ -77,7 +77,7 @@ def stream(
 ) -> Stream:
     """Batches of one split for one process.
 
-    "train" and "meta" are endless: shuffled anew in every epoch, cut and mirrored at
+    "train" and "meta" are endless: reshuffled every epoch, cut and mirrored at
     random, ``len(targets) // batch_size`` batches an epoch. "val" and "test" are one
     pass in order, the middle of every picture; the last batch is filled up with
     targets 0 and index -1, so all batches of all processes have one shape.
@@ -111,7 +111,7 @@ def stream(
             f"batch_size must be at most the {count} {split} examples, "
             f"got {batch_size}."
         )
-    read = functools.partial(pictures.example, images, targets, size)
+    read = functools.partial(pictures.example, images, targets, size, splits.crop)
     share = slice(process_index, None, process_count)
     if training:
         examples = grain.MapDataset.range(count).seed(seed).shuffle()

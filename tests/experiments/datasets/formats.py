@@ -146,3 +146,39 @@ def image_list(
         (root / name).write_bytes(encoded(x))
         lines.append(f"{name} {y}")
     path.write_text("\n".join(lines) + "\n")
+
+
+TRAIN, TEST = images(60, 0), images(20, 1)
+LABELS, TEST_LABELS = np.arange(60) * 7 % 10, np.arange(20) % 10
+
+
+def cifar10(folder: Path, form: str) -> None:
+    """CIFAR-10 of 60 + 20 images in one of its forms."""
+    batches = {
+        **{f"data_batch_{i + 1}": slice(12 * i, 12 * i + 12) for i in range(5)},
+        "test_batch": None,
+    }
+    parts = {
+        name: (TEST, TEST_LABELS) if s is None else (TRAIN[s], LABELS[s])
+        for name, s in batches.items()
+    }
+    kind, _, packed = form.partition(" ")
+    if kind == "python":
+        files = {n: cifar_pickle(x, {"labels": y}) for n, (x, y) in parts.items()}
+        name = "cifar-10-python" if packed else "cifar-10-batches-py"
+        write(folder, files, packed=bool(packed), name=name)
+    elif kind == "binary":
+        files = {f"{n}.bin": cifar_record_file(x, y) for n, (x, y) in parts.items()}
+        name = "cifar-10-binary" if packed else "cifar-10-batches-bin"
+        write(folder, files, packed=bool(packed), name=name)
+    elif kind == "webp":
+        for n, (x, y) in parts.items():
+            webp_zip(folder / "cifar10" / f"{n}.zip", x, {"labels": y})
+    else:
+        tfds_directory(
+            folder,
+            "cifar10",
+            {"train": (TRAIN, LABELS), "test": (TEST, TEST_LABELS)},
+            class_names=[f"c{i}" for i in range(10)],
+            ids=True,
+        )

@@ -1,5 +1,6 @@
 """Streams: what is in a batch, in which order, and where a stream goes on."""
 
+import dataclasses
 import json
 import sys
 
@@ -82,6 +83,15 @@ def test_processes_share_the_batches_of_one(splits):
         for key in ("index", "targets", "inputs"):
             both = np.concatenate([p[key] for p in parts])
             np.testing.assert_array_equal(both[order[0]], batch[key][order[1]])
+
+
+def test_the_crop_can_be_chosen(splits):
+    ramp = dataclasses.replace(splits, crop="place")
+    batch = next(stream(ramp, "train", batch_size=11))
+    assert batch["inputs"].shape == (11, 16, 16, 3)
+    np.testing.assert_array_equal(batch["inputs"][:, 3, 5, 1], 10 * batch["index"])
+    with pytest.raises(KeyError, match="other"):
+        next(stream(dataclasses.replace(splits, crop="other"), "train", batch_size=11))
 
 
 def test_the_seed_decides(splits):
@@ -235,6 +245,7 @@ def test_clothing1m_has_a_clean_meta_part(tmp_path):
     assert [len(p.targets) for p in parts] == [12, 3, 3, 6]
     np.testing.assert_array_equal(splits.train.targets, np.arange(12) % 3)
     assert np.bincount(splits.meta.targets).tolist() == [2, 2, 2]
+    np.testing.assert_allclose(splits.mean, [0.6959, 0.6537, 0.6371])
     batch = next(stream(splits, "meta", batch_size=6))
     assert sorted(batch["targets"].tolist()) == [0, 0, 1, 1, 2, 2]
 
@@ -265,6 +276,7 @@ def test_crops_have_their_size_and_stay_inside(shape):
     image = Image.fromarray(np.full((*shape, 3), 77, np.uint8))
     rng = np.random.default_rng(0)
     crops = [images.random_resized_crop(image, 16, rng) for _ in range(20)]
+    crops += [images.random_place_crop(image, 16, rng) for _ in range(20)]
     for crop in (*crops, images.centre_crop(image, 16)):
         assert crop.shape == (16, 16, 3)
         assert (crop == 77).all()
@@ -281,6 +293,18 @@ def test_crops_cover_the_area_and_are_mirrored_half_of_the_time():
     assert 0.4 < np.mean(rising) < 0.6
     # Area share uniform on [.08, 1]: its square root has mean .698.
     assert 0.62 < np.mean(widths) < 0.75
+
+
+def test_crops_at_a_random_place_keep_the_scale():
+    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, :, None], (256, 256, 3))
+    image, rng = Image.fromarray(ramp.copy()), np.random.default_rng(0)
+    crops = [images.random_place_crop(image, 224, rng) for _ in range(200)]
+    rows = [crop[0, :, 0].astype(int) for crop in crops]
+    assert {abs(row[-1] - row[0]) for row in rows} <= {222, 223, 224}
+    starts = [min(row[0], row[-1]) for row in rows]
+    assert min(starts) <= 2
+    assert max(starts) >= 30
+    assert 0.4 < np.mean([row[-1] > row[0] for row in rows]) < 0.6
 
 
 def test_the_centre_crop_is_the_middle():
