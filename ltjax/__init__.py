@@ -1,5 +1,7 @@
 """Learning from long-tailed and noisily labelled data in JAX."""
 
+from importlib import metadata as _metadata
+
 from ltjax import data as data
 from ltjax import heads as heads
 from ltjax import losses as losses
@@ -27,3 +29,5 @@ from ltjax.transforms import logit_cotangents as logit_cotangents
 from ltjax.transforms import max_norm as max_norm
 from ltjax.transforms import product as product
 from ltjax.transforms import zero_mean_weights as zero_mean_weights
+
+__version__ = _metadata.version("ltjax")
