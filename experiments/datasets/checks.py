@@ -32,6 +32,10 @@ def _problems(source: Source, config: DataConfig) -> Iterator[str]:
         yield f"noise='block' is that of cifar100, not of {name!r}"
     if recipe == "gdw" and not config.meta_size:
         yield "recipe='gdw' needs a meta set, got meta_size=0"
+    if config.train_on_meta and not config.meta_size:
+        yield "train_on_meta needs a meta set, got meta_size=0"
+    if config.train_on_meta and "meta" in source.parts:
+        yield f"train_on_meta needs meta examples of the training part of {name!r}"
     if recipe == "weight_balancing" and (config.val_size or 0) % (classes or 1):
         yield (
             f"recipe='weight_balancing' needs val_size to be a multiple of {classes}, "

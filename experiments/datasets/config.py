@@ -85,6 +85,9 @@ class DataConfig:
     meta_size: int = 0
     """Clean examples, as many of each class, kept apart for methods that learn
     from a small trusted set."""
+    train_on_meta: bool = False
+    """Train on these as well, with their clean labels: what other methods can do with
+    the same trusted set."""
     shots: tuple[int, int] | None = None
     """Classes with more examples are "many", with fewer than the second "few"."""
     seed: int = 0

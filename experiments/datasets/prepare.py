@@ -38,11 +38,14 @@ def _assemble(found: Source, config: DataConfig) -> Splits:
     parts = {name: _part(part, found) for name, part in found.parts.items()}
     labels = {name: part.targets for name, part in parts.items()}
     chosen = choose(labels, found.num_classes, config)
+    noisy = corrupt(labels["train"], chosen["train"].indices, found.num_classes, config)
+    if config.train_on_meta:
+        meta = chosen["meta"].indices
+        chosen["train"] = chosen["train"].joined(meta)
+        noisy = np.concatenate([noisy, labels["train"][meta]])
     targets = {split: labels[c.part][c.indices] for split, c in chosen.items()}
     clean = targets["train"]
-    targets["train"] = corrupt(
-        labels["train"], chosen["train"].indices, found.num_classes, config
-    )
+    targets["train"] = noisy
     extra = {}
     if found.num_classes is None:
         targets, extra["target_mean"], extra["target_std"] = standardise_targets(

@@ -15,6 +15,10 @@ class Choice(NamedTuple):
     part: str  # of the source
     indices: np.ndarray  # into that part
 
+    def joined(self, indices: np.ndarray) -> "Choice":
+        """With more examples of the same part."""
+        return self._replace(indices=np.concatenate([self.indices, indices]))
+
 
 def choose(
     labels: Mapping[str, np.ndarray], num_classes: int | None, config: DataConfig

@@ -1,5 +1,6 @@
 """What splits are made of, and which configurations are refused."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,21 @@ def test_part_of_the_training_set_is_balanced_and_leaves_the_rest_alone():
         np.testing.assert_array_equal(part.indices[split], whole.indices[split])
 
 
+def test_trusted_examples_can_be_trained_on_too():
+    config = DataConfig(noise="uniform_other", noise_rate=1.0, meta_size=20)
+    apart = load(config)
+    joined = load(dataclasses.replace(config, train_on_meta=True))
+    n = len(apart.train.targets)
+    np.testing.assert_array_equal(joined.train.targets[:n], apart.train.targets)
+    np.testing.assert_array_equal(joined.train.targets[n:], apart.meta.targets)
+    np.testing.assert_array_equal(joined.train.inputs[n:], apart.meta.inputs)
+    np.testing.assert_array_equal(joined.indices["train"][n:], apart.indices["meta"])
+    changed = joined.train.targets != joined.clean_targets
+    assert changed[:n].all()
+    assert not changed[n:].any()
+    np.testing.assert_array_equal(joined.meta.targets, apart.meta.targets)
+
+
 def test_digest_names_the_selection():
     base = DataConfig(recipe="exponential", factor=0.1, meta_size=20)
     first = load(base)
@@ -190,6 +206,7 @@ def test_image_statistics():
             dict(recipe="step", factor=0.1, train_size=10),
             "train_size=10 needs recipe='none', got 'step'",
         ),
+        (dict(train_on_meta=True), "train_on_meta needs a meta set, got meta_size=0"),
         (dict(train_size=1_000_000), "size must leave a balanced set possible"),
         (dict(recipe="step", factor=0.0), "factor must be"),
         (dict(noise="pair", noise_rate=1.5), "rate must be"),

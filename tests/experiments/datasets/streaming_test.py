@@ -246,6 +246,8 @@ def test_clothing1m_has_a_clean_meta_part(tmp_path):
     np.testing.assert_array_equal(splits.train.targets, np.arange(12) % 3)
     assert np.bincount(splits.meta.targets).tolist() == [2, 2, 2]
     np.testing.assert_allclose(splits.mean, [0.6959, 0.6537, 0.6371])
+    with pytest.raises(ValueError, match="meta examples of the training part"):
+        load(dataclasses.replace(config, train_on_meta=True))
     batch = next(stream(splits, "meta", batch_size=6))
     assert sorted(batch["targets"].tolist()) == [0, 0, 1, 1, 2, 2]
 
