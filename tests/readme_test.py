@@ -19,10 +19,3 @@ def test_example_runs_and_learns(strict_promotion):
     exec(code, names)
     logits = names["nnx"].merge(names["graphdef"], names["params"])(names["x"])
     assert (logits.argmax(1) == names["y"]).mean() > 0.7
-
-
-def test_linked_pages_exist():
-    links = re.findall(r"\]\(((?:docs/|LICENSE)[^)]*)\)", README.read_text())
-    assert links
-    for link in links:
-        assert (README.parent / link).is_file(), link

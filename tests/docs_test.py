@@ -1,0 +1,142 @@
+"""What the pages name exists: modules, presets, files, links, imported names."""
+
+import ast
+import importlib
+import importlib.util
+import itertools
+import pathlib
+import re
+
+import pytest
+
+from experiments.configs import PRESETS
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+FOLDERS = ("ltjax", "experiments", "benchmarks", "tests", "docs", ".ci")
+
+
+@pytest.fixture
+def strict_promotion():
+    """Nothing is computed here."""
+
+
+@pytest.fixture(params=PAGES, ids=lambda page: page.name)
+def page(request):
+    return request.param
+
+
+def _blocks(text: str, language: str = r"\w*") -> list[str]:
+    """Contents of the fenced code blocks."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def _slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _anchors(text: str) -> set[str]:
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return {_slug(h) for h in re.findall(r"^#+ (.+)$", prose, re.MULTILINE)}
+
+
+def _modules(text: str) -> set[str]:
+    """Names after ``python -m``, also where the line is broken before them."""
+    return set(re.findall(r"python3? -m\s+(?:\\\s+)?([a-z_][\w.]*\w)", text))
+
+
+def _presets(text: str) -> set[str]:
+    """Names that a command trains, and whatever in a code block looks like one."""
+    named = re.findall(r"-m experiments\.train (?:\\\s+)?([a-z][\w-]+)", text)
+    alike = r"(?<![\w-])([a-z]\w*(?:-\w+)*-(?:cifar100?|clothing1m|mnist)(?:-\w+)*)"
+    return {*named, *re.findall(alike, "".join(_blocks(text)))}
+
+
+def _tree(block: str):
+    """Paths of a drawn tree: two spaces of indentation for each level."""
+    parents: list[str] = []
+    for indent, name in re.findall(r"^( *)(\S+)", block, re.MULTILINE):
+        parents[len(indent) // 2 :] = [name]
+        yield "/".join(part.strip("/") for part in parents)
+
+
+def _runs(module: str) -> bool:
+    """Whether ``python -m module`` would find something to run."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.submodule_search_locations is None:
+        return spec is not None
+    return importlib.util.find_spec(f"{module}.__main__") is not None
+
+
+def test_commands_name_modules(page):
+    missing = {name for name in _modules(page.read_text()) if not _runs(name)}
+    assert not missing
+
+
+def test_commands_name_presets(page):
+    assert _presets(page.read_text()) <= set(PRESETS)
+
+
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in _anchors(linked.read_text()), target
+
+
+def test_named_files_exist(page):
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for name in re.findall(r"`([\w.]+/[\w./]*\w/?)`", prose):
+        if name.startswith(FOLDERS):
+            assert (ROOT / name).exists(), name
+
+
+def test_drawn_trees_are_true(page):
+    for block in _blocks(page.read_text()):
+        if block.startswith("ltjax/\n"):
+            missing = [path for path in _tree(block) if not (ROOT / path).exists()]
+            assert not missing
+
+
+def test_imports_of_examples_work(page):
+    for block in _blocks(page.read_text(), "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module or "")
+                for alias in node.names:
+                    found = hasattr(module, alias.name) or importlib.util.find_spec(
+                        f"{node.module}.{alias.name}"
+                    )
+                    assert found, f"{node.module}.{alias.name}"
+
+
+def test_pages_named_in_the_code_exist():
+    folders = [ROOT / name for name in ("ltjax", "experiments", "benchmarks", "tests")]
+    files = itertools.chain.from_iterable(f.rglob("*.py") for f in folders)
+    named = {n for f in files for n in re.findall(r"\bdocs/\w+\.md", f.read_text())}
+    assert named
+    assert not [name for name in named if not (ROOT / name).is_file()]
+
+
+def test_the_checks_find_what_is_wrong():
+    text = "# A b, c\n```\npython -m no.such\npython -m experiments.train \\\n  zz-y\n```"
+    assert _modules(text) == {"no.such", "experiments.train"}
+    assert not _runs("no_such")
+    assert not _runs("experiments.configs")
+    assert _presets(text + "\n```sh\nqq-cifar10-lt9 {out}/a-cifar100-x/b\n```") == {
+        "zz-y",
+        "qq-cifar10-lt9",
+        "a-cifar100-x",
+    }
+    assert _anchors(text) == {"a-b-c"}
+    assert list(_tree("a/\n  b/   word\n    c.py\n  d\n")) == [
+        "a",
+        "a/b",
+        "a/b/c.py",
+        "a/d",
+    ]
