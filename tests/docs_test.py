@@ -124,7 +124,9 @@ def test_pages_named_in_the_code_exist():
 
 
 def test_the_checks_find_what_is_wrong():
-    text = "# A b, c\n```\npython -m no.such\npython -m experiments.train \\\n  zz-y\n```"
+    text = (
+        "# A b, c\n```\npython -m no.such\npython -m experiments.train \\\n  zz-y\n```"
+    )
     assert _modules(text) == {"no.such", "experiments.train"}
     assert not _runs("no_such")
     assert not _runs("experiments.configs")
