@@ -78,10 +78,12 @@ def absgd_weights(
     gamma, alpha, temperature = (
         jnp.asarray(x, dtype) for x in (gamma, alpha, temperature)
     )
-    scaled = jax.lax.stop_gradient(losses.astype(dtype)) / temperature
-    # Relative to the largest, so that large losses do not cost the weights digits.
-    largest = jnp.max(scaled)
-    scaled = scaled - largest
+    losses = jax.lax.stop_gradient(losses.astype(dtype))
+    # Relative to the largest exponent, and before the division, which rounds: large
+    # losses cost the weights no digits.
+    extreme = jnp.where(temperature > 0, jnp.max(losses), jnp.min(losses))
+    scaled = (losses - extreme) / temperature
+    largest = extreme / temperature
     log_decay = jnp.log1p(-gamma)
     scale = jnp.logaddexp(
         log_decay + log_u.astype(dtype) - largest,
