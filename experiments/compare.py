@@ -18,7 +18,6 @@ shows what simply training on it is worth.
 """
 
 import dataclasses
-import functools
 import itertools
 import json
 import os
@@ -36,12 +35,22 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from experiments import methods
+from experiments.digits import draws as digits
 from experiments.digits import sweep
-from experiments.methods import MethodConfig, OptimizerConfig
+from experiments.digits.draws import Scenario, long_tail_counts
+from experiments.methods import (
+    Absgd,
+    ClassBalanced,
+    Elm,
+    Gdw,
+    GradTail,
+    LogitAdjusted,
+    MethodConfig,
+    MwNet,
+)
 from experiments.models import ModelConfig
 from experiments.reporting import plots
-from ltjax import data, heads, metrics
+from ltjax import heads, metrics
 
 MANY, FEW = 30, 10  # training examples of a class
 TAUS = np.round(np.arange(0, 2.01, 0.1), 1)  # strengths of post-hoc adjustment
@@ -74,94 +83,75 @@ class Entry:
     with_meta: bool = False
     """Whether the clean set is part of the training set."""
     grid: Mapping[str, Sequence[float]]
-    """Values of fields of `MethodConfig` and `OptimizerConfig`; see `candidates`."""
+    """Values of settings by path, see `sweep.Settings` and `candidates`."""
     noise_grid: Mapping[str, Sequence[float]] | None = None
     """The same where labels are wrong, if it differs."""
 
-    def candidates(self, scenario: sweep.Scenario) -> list[dict[str, float]]:
+    def candidates(self, scenario: Scenario) -> list[dict[str, float]]:
         """Eight for every method."""
         noise = scenario == "noise" and self.noise_grid
         return sweep.combinations(
             {**_COMMON, **(self.noise_grid if noise else self.grid)}
         )
 
-    @property
-    def build(self) -> sweep.Build:
+    def task(self, epochs: int) -> sweep.Task:
         """What is compiled; equal for equal methods."""
-        return _build(self.method, self.head, self.two_stage)
+        method = self.method
+        if self.two_stage:
+            late = dataclasses.replace(method.weighting, start_epoch=epochs // 2)
+            method = dataclasses.replace(method, weighting=late)
+        return sweep.Task(
+            method, ModelConfig(name="mlp", hidden=(64, 64), head=self.head)
+        )
 
 
-_COMMON = {"learning_rate": (0.1, 0.3), "weight_decay": (5e-4, 5e-3)}
-_CE_GRID = {"learning_rate": (0.03, 0.1, 0.3, 1.0)}
+_RATE, _DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
+_TAU = "method.post_hoc_tau"
+_COMMON = {_RATE: (0.1, 0.3), _DECAY: (5e-4, 5e-3)}
+_CE_GRID = {_RATE: (0.03, 0.1, 0.3, 1.0)}
+_NET_GRID = {"method.weighting.net_learning_rate": (1e-3, 1e-2)}
 
 ENTRIES: dict[Name, Entry] = {
     "ce": Entry(label="CE", grid=_CE_GRID),
     "ce-clean": Entry(label="CE + clean set", with_meta=True, grid=_CE_GRID),
     "class-balanced": Entry(
         label="Class-balanced CE",
-        method=MethodConfig(loss="class_balanced"),
-        grid={"beta": (0.9, 0.99)},
+        method=MethodConfig(loss=ClassBalanced()),
+        grid={"method.loss.beta": (0.9, 0.99)},
     ),
     "logit-adjusted": Entry(
         label="Logit adjustment",
-        method=MethodConfig(loss="logit_adjusted"),
-        grid={"tau": (1.0, 1.5)},
+        method=MethodConfig(loss=LogitAdjusted()),
+        grid={"method.loss.tau": (1.0, 1.5)},
     ),
     "absgd": Entry(
         label="ABSGD",
-        method=MethodConfig(weighting="absgd"),
+        method=MethodConfig(weighting=Absgd()),
         two_stage=True,
-        grid={"absgd_temperature": (1.0, 5.0)},
-        noise_grid={"absgd_temperature": (-1.0, -2.0)},
+        grid={"method.weighting.temperature": (1.0, 5.0)},
+        noise_grid={"method.weighting.temperature": (-1.0, -2.0)},
     ),
     "gradtail": Entry(
         label="GradTail",
-        method=MethodConfig(weighting="gradtail"),
-        grid={"learning_rate": (0.03, 0.1), "gradtail_strength": (2.0, 5.0)},
+        method=MethodConfig(weighting=GradTail()),
+        grid={_RATE: (0.03, 0.1), "method.weighting.strength": (2.0, 5.0)},
     ),
-    "gdw": Entry(
-        label="GDW",
-        method=MethodConfig(weighting="gdw"),
-        grid={"meta_learning_rate": (1e-3, 1e-2)},
-    ),
+    "gdw": Entry(label="GDW", method=MethodConfig(weighting=Gdw()), grid=_NET_GRID),
     "mw-net": Entry(
-        label="MW-Net",
-        method=MethodConfig(weighting="mw_net"),
-        grid={"meta_learning_rate": (1e-3, 1e-2)},
+        label="MW-Net", method=MethodConfig(weighting=MwNet()), grid=_NET_GRID
     ),
     "elm": Entry(
         label="ELM",
-        method=MethodConfig(loss="elm"),
-        grid={"elm_weight": (0.1, 0.3)},
+        method=MethodConfig(loss=Elm()),
+        grid={"method.loss.weight": (0.1, 0.3)},
     ),
     "weight-balancing": Entry(
         label="Weight balancing",
         method=MethodConfig(post_hoc="multiplicative"),
         head="etf",
-        grid={"feature_penalty": (1e-3, 1e-2)},
+        grid={"method.feature_penalty": (1e-3, 1e-2)},
     ),
 }
-
-
-@functools.cache
-def _build(method: MethodConfig, head: str, two_stage: bool) -> sweep.Build:
-    """A method as a function of its hyperparameters."""
-    of_optimizer = {field.name for field in dataclasses.fields(OptimizerConfig)}
-
-    def make(numbers, apply, class_counts, epochs):
-        own = {k: v for k, v in numbers.items() if k not in of_optimizer}
-        rest = {k: v for k, v in numbers.items() if k in of_optimizer}
-        start = epochs // 2 if two_stage else 0
-        return methods.make_method(
-            dataclasses.replace(method, start_epoch=start, **own),
-            apply,
-            optimizer=OptimizerConfig(**rest),
-            epochs=epochs,
-            steps_per_epoch=sweep.STEPS,
-            class_counts=class_counts,
-        )
-
-    return sweep.Build(make, ModelConfig(name="mlp", hidden=(64, 64), head=head))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,20 +190,20 @@ class Result(NamedTuple):
 
 def run(
     names: Sequence[Name],
-    scenario: sweep.Scenario,
+    scenario: Scenario,
     *,
     seeds: int,
     epochs: int,
     tick: Callable[[str], None] = lambda label: None,
 ) -> dict[Name, Result]:
     """Trains all methods, an epoch of each in turn, and tests the best candidates."""
-    _, classes = sweep.load_images()
-    draws = [sweep.draw(classes, scenario, seed) for seed in range(seeds)]
+    _, classes = digits.load_images()
+    draws = [digits.draw(classes, scenario, seed) for seed in range(seeds)]
     sweeps: dict[Name, sweep.Sweep] = {}
     for name in names:
         entry = ENTRIES[name]
         sweeps[name] = sweep.Sweep(
-            entry.build,
+            entry.task(epochs),
             entry.candidates(scenario),
             draws,
             epochs=epochs,
@@ -239,7 +229,7 @@ def _result(name, scenario, own, draws, log, reference) -> Result:
         tau: _accuracy(entry, own, draws, "val", tau).mean((1, 2)) for tau in taus
     }
     tried = [
-        (c | ({} if tau is None else {"post_hoc_tau": tau}), float(accuracy[tau][i]))
+        (c | ({} if tau is None else {_TAU: tau}), float(accuracy[tau][i]))
         for (i, c), tau in itertools.product(enumerate(candidates), taus)
     ]
     best = max(range(len(tried)), key=lambda i: tried[i][1])
@@ -269,7 +259,7 @@ def _accuracy(entry, own, draws, split, tau) -> np.ndarray:
     logits = own.logits(split)
     predictions = np.empty(logits.shape[:-1], int)
     for s in range(len(draws)):
-        z = logits[:, s].reshape(-1, sweep.NUM_CLASSES)
+        z = logits[:, s].reshape(-1, digits.NUM_CLASSES)
         if tau is not None:
             priors = own.class_counts[s] / own.class_counts[s].sum()
             z = heads.adjust_logits(z, priors, tau=tau, mode=entry.method.post_hoc)
@@ -278,7 +268,7 @@ def _accuracy(entry, own, draws, split, tau) -> np.ndarray:
     return np.array(
         [
             [
-                metrics.per_class_accuracy(p, y, sweep.NUM_CLASSES)
+                metrics.per_class_accuracy(p, y, digits.NUM_CLASSES)
                 for p, y in zip(of_candidate, labels, strict=True)
             ]
             for of_candidate in predictions
@@ -289,7 +279,7 @@ def _accuracy(entry, own, draws, split, tau) -> np.ndarray:
 # Output
 
 
-def table(results: Mapping[Name, Result], scenario: sweep.Scenario) -> Table:
+def table(results: Mapping[Name, Result], scenario: Scenario) -> Table:
     """What is printed."""
     long_tail = scenario == "long-tail"
     columns = _shots() if long_tail else {}
@@ -324,7 +314,7 @@ def table(results: Mapping[Name, Result], scenario: sweep.Scenario) -> Table:
     return out
 
 
-def choices(results: Mapping[Name, Result], scenario: sweep.Scenario) -> Table:
+def choices(results: Mapping[Name, Result], scenario: Scenario) -> Table:
     """What was tried and what was chosen."""
     out = Table(title=f"{_title(scenario, results)}: hyperparameters")
     out.title_justify = "left"
@@ -337,8 +327,8 @@ def choices(results: Mapping[Name, Result], scenario: sweep.Scenario) -> Table:
             k: list(dict.fromkeys(c[k] for c, _ in result.validation))
             for k in result.choice
         }
-        if "post_hoc_tau" in values:
-            values["post_hoc_tau"] = [f"{TAUS[0]:g} to {TAUS[-1]:g}"]
+        if _TAU in values:
+            values[_TAU] = [f"{TAUS[0]:g} to {TAUS[-1]:g}"]
         out.add_row(
             result.label,
             "; ".join(f"{_short(k)} {_numbers(v)}" for k, v in values.items()),
@@ -349,7 +339,7 @@ def choices(results: Mapping[Name, Result], scenario: sweep.Scenario) -> Table:
 
 
 def draw_pictures(
-    results: Mapping[Name, Result], scenario: sweep.Scenario, out: Path
+    results: Mapping[Name, Result], scenario: Scenario, out: Path
 ) -> list[Path]:
     """Writes the PNGs of a scenario and returns their paths."""
     title = _title(scenario, results)
@@ -377,7 +367,7 @@ def draw_pictures(
         title=f"{title}: loss",
     )
     if scenario == "long-tail":
-        counts = _long_tail_counts()
+        counts = long_tail_counts()
         plots.accuracy_by_frequency(
             path("accuracy"),
             {label: 100 * r.accuracy for label, r in by_label.items()},
@@ -437,7 +427,7 @@ def main(config: Config) -> None:
     names = tuple(dict.fromkeys(("ce", *config.methods)))
     seeds = min(config.seeds, QUICK_SEEDS) if config.quick else config.seeds
     epochs = QUICK_EPOCHS if config.quick else EPOCHS
-    scenarios = get_args(sweep.Scenario)
+    scenarios = get_args(Scenario)
     if config.scenario != "both":
         scenarios = (config.scenario,)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -482,43 +472,37 @@ def _write_json(path, config, seeds, epochs, seconds, results):
     partial.replace(path)
 
 
-def _title(scenario: sweep.Scenario, results: Mapping[Name, Result]) -> str:
+def _title(scenario: Scenario, results: Mapping[Name, Result]) -> str:
     seeds = len(results["ce"].accuracy)
     what = {
-        "long-tail": f"long tail {sweep.TRAIN} to {_long_tail_counts()[-1]}",
-        "noise": f"{100 * sweep.NOISE_RATE:.0f}% wrong labels",
+        "long-tail": f"long tail {digits.TRAIN} to {long_tail_counts()[-1]}",
+        "noise": f"{100 * digits.NOISE_RATE:.0f}% wrong labels",
     }[scenario]
     return f"Digits, {what}, {seeds} seed{'s' * (seeds > 1)}"
 
 
-def _long_tail_counts() -> np.ndarray:
-    return data.exponential_counts(sweep.NUM_CLASSES, sweep.TRAIN, sweep.FACTOR)
-
-
 def _shots() -> dict[str, np.ndarray]:
-    shots = metrics.class_shots(_long_tail_counts(), many=MANY, few=FEW)
+    shots = metrics.class_shots(long_tail_counts(), many=MANY, few=FEW)
     return shots._asdict()
 
 
 def _by_class(result: Result) -> np.ndarray:
     """``[S, E, C]`` weights relative to their mean over examples (no wrong labels)."""
     weights = result.weights[:, :, 0]
-    share = _long_tail_counts() / _long_tail_counts().sum()
+    share = long_tail_counts() / long_tail_counts().sum()
     return weights / (weights * share).sum(-1, keepdims=True)
 
 
 def _by_rightness(result: Result) -> np.ndarray:
     """``[S, E, 2]`` weights of right and wrong labels, relative to their mean."""
     weights = result.weights.mean(-1)
-    share = np.array([1 - sweep.NOISE_RATE, sweep.NOISE_RATE])
+    share = np.array([1 - digits.NOISE_RATE, digits.NOISE_RATE])
     return weights / (weights * share).sum(-1, keepdims=True)
 
 
 def _short(name: str) -> str:
-    """``learning_rate`` as ``learning rate``, without the method's name in front."""
-    for prefix in ("absgd_", "gradtail_", "elm_"):
-        name = name.removeprefix(prefix)
-    return name.replace("_", " ")
+    """``optimizer.learning_rate`` as ``learning rate``."""
+    return name.rpartition(".")[2].replace("_", " ")
 
 
 def _numbers(values: Sequence[Any]) -> str:

@@ -18,16 +18,13 @@ experiments.compare). Four questions are answered for each of them:
 """
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 from rich.console import Console
 from rich.progress import track
@@ -35,57 +32,101 @@ from rich.table import Table
 from scipy import stats
 
 import ltjax
-from experiments import compare, methods
+from experiments import compare
 from experiments.digits import sweep
+from experiments.digits.draws import (
+    Draw,
+    Scenario,
+    draw,
+    load_images,
+    long_tail_counts,
+)
+from experiments.methods import Context, GradTail, MethodConfig, NoWeighting
 from experiments.models import ModelConfig
 from experiments.reporting import plots
-from ltjax import data
 
 EARLY = 5  # the epoch in which ranks are taken
-DECAYS = {"weight_decay": (5e-4, 5e-3)}
+WINNER = "gated, unweighted mean"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shuffled:
+    """The weights of another weighting, given to random examples of the batch."""
+
+    name: ClassVar[str] = "shuffled"
+    of_logits: ClassVar[bool] = False
+    needs_meta: ClassVar[bool] = False
+
+    inner: GradTail
+
+    def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
+        """The weighting of a run."""
+        inner = self.inner.build(context, key)
+
+        def weights(jac, state, params=None, *, key, **extra_args):
+            own, state = inner.weights(jac, state, params, **extra_args)
+            return jax.random.permutation(key, own), state
+
+        return ltjax.Weighting.from_weights(inner.init, weights, inner.observe)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What is compiled in; None as activation is plain training."""
+    """A weighting, and the numbers that shape it; None is plain training."""
 
-    activation: str | None = "gated"
-    similarity: str = "cosine"
-    reference: str = "weighted"
-    z_score: bool = False
-    classifier_only: bool = False
+    weighting: GradTail | None
     shuffled: bool = False
+
+    @property
+    def task(self) -> sweep.Task:
+        """What is compiled."""
+        weighting = self.weighting or NoWeighting()
+        if self.shuffled:
+            weighting = Shuffled(inner=weighting)
+        return sweep.Task(
+            MethodConfig(weighting=weighting), ModelConfig(name="mlp", hidden=(64, 64))
+        )
 
     @property
     def candidates(self) -> list[dict[str, float]]:
         """Two weight decays, and three values of what shapes the activation."""
-        shape = {
-            None: {"learning_rate": (0.03, 0.1, 0.3)},
-            "gated": {"strength": (2.0, 5.0, 20.0)},
-            "bump": {"width": (0.25, 0.5, 1.0)},
-            "tent": {"width": (0.5, 1.0, 2.0)},
-            "sigmoid": {"slope": (0.5, 1.0, 4.0)},
-            "linear": {"slope": (0.25, 0.5, 1.0)},
-        }
-        return sweep.combinations(DECAYS | shape[self.activation])
+        decays = {"optimizer.weight_decay": (5e-4, 5e-3)}
+        if self.weighting is None:
+            rates = {"optimizer.learning_rate": (0.03, 0.1, 0.3)}
+            return sweep.combinations(decays | rates)
+        name, values = {
+            "gated": ("strength", (2.0, 5.0, 20.0)),
+            "bump": ("width", (0.25, 0.5, 1.0)),
+            "tent": ("width", (0.5, 1.0, 2.0)),
+            "sigmoid": ("slope", (0.5, 1.0, 4.0)),
+            "linear": ("slope", (0.25, 0.5, 1.0)),
+        }[self.weighting.activation]
+        inner = "inner." if self.shuffled else ""
+        shape = {f"method.weighting.{inner}{name}": values}
+        return sweep.combinations(decays | shape)
+
+
+def _variant(shuffled: bool = False, **settings: Any) -> Variant:
+    weighting = GradTail(**{"reference": "weighted"} | settings)
+    return Variant(weighting=weighting, shuffled=shuffled)
 
 
 VARIANTS = {
-    "CE": Variant(activation=None),
-    "gated": Variant(),
-    "gated, shuffled": Variant(shuffled=True),
-    "gated, unweighted mean": Variant(reference="unweighted"),
-    "gated, unweighted mean, shuffled": Variant(reference="unweighted", shuffled=True),
-    "gated, z-score": Variant(z_score=True),
-    "gated, z-scored dot": Variant(similarity="dot", z_score=True),
-    "gated, classifier only": Variant(classifier_only=True),
-    "bump": Variant(activation="bump"),
-    "bump, z-score": Variant(activation="bump", z_score=True),
-    "bump, unweighted mean": Variant(activation="bump", reference="unweighted"),
-    "tent": Variant(activation="tent"),
-    "sigmoid": Variant(activation="sigmoid"),
-    "sigmoid, z-score": Variant(activation="sigmoid", z_score=True),
-    "linear": Variant(activation="linear"),
+    "CE": Variant(weighting=None),
+    "gated": _variant(),
+    "gated, shuffled": _variant(shuffled=True),
+    WINNER: _variant(reference="unweighted"),
+    f"{WINNER}, shuffled": _variant(reference="unweighted", shuffled=True),
+    "gated, z-score": _variant(z_score=True),
+    "gated, z-scored dot": _variant(similarity="dot", z_score=True),
+    "gated, classifier only": _variant(layers="classifier"),
+    "bump": _variant(activation="bump"),
+    "bump, z-score": _variant(activation="bump", z_score=True),
+    "bump, unweighted mean": _variant(activation="bump", reference="unweighted"),
+    "tent": _variant(activation="tent"),
+    "sigmoid": _variant(activation="sigmoid"),
+    "sigmoid, z-score": _variant(activation="sigmoid", z_score=True),
+    "linear": _variant(activation="linear"),
 }
 
 
@@ -111,79 +152,10 @@ class Result(NamedTuple):
     losses: np.ndarray  # [S, E, 2, C]
 
 
-def make_method(variant: Variant, numbers, apply, class_counts, epochs):
-    """Plain SGD behind the weighting, with the weights in between at hand."""
-    del class_counts
-    numbers = dict(numbers)
-    schedule = methods.learning_rate(
-        methods.OptimizerConfig(learning_rate=numbers.pop("learning_rate", 0.1)),
-        epochs=epochs,
-        steps_per_epoch=sweep.STEPS,
-    )
-    optimizer = optax.chain(
-        optax.add_decayed_weights(numbers.pop("weight_decay")),
-        optax.sgd(schedule, momentum=0.9),
-    )
-    weighting = ltjax.gradtail(
-        activation=variant.activation or "gated",
-        similarity=variant.similarity,
-        reference=variant.reference,
-        z_score=variant.z_score,
-        mask=methods.classifier_mask if variant.classifier_only else None,
-        **numbers,
-    )
-
-    def init(params, rest, inputs, key):
-        del inputs, key
-        return methods.State(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            rest=rest,
-            opt_state=(weighting.init(params), optimizer.init(params)),
-            centers=None,
-        )
-
-    def step(state, batch, meta_batch, key):
-        del meta_batch
-
-        def losses_fn(params):
-            outputs, _ = apply(params, state.rest, batch.inputs, train=True, key=key)
-            return optax.softmax_cross_entropy_with_integer_labels(
-                outputs.logits, batch.targets
-            )
-
-        losses, jac = ltjax.linearize(losses_fn, state.params)
-        own, inner = state.opt_state
-        weights = jnp.ones_like(losses)
-        if variant.activation is not None:
-            weights, own = weighting.weights(jac, own, state.params)
-        if variant.shuffled:
-            weights = jax.random.permutation(key, weights)
-        gradient = jac.vjp(weights / weights.size)
-        own = weighting.observe(own, gradient)
-        updates, inner = optimizer.update(gradient, inner, state.params)
-        state = state._replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            opt_state=(own, inner),
-        )
-        return state, {"losses": losses, "weights": weights}
-
-    return methods.Method(init, step)
-
-
-@functools.cache
-def _build(variant: Variant) -> sweep.Build:
-    return sweep.Build(
-        functools.partial(make_method, variant),
-        ModelConfig(name="mlp", hidden=(64, 64)),
-    )
-
-
-def train(variant: Variant, draws: Sequence[sweep.Draw], epochs: int) -> Result:
+def train(variant: Variant, draws: Sequence[Draw], epochs: int) -> Result:
     """All candidates of a variant, and what the best on validation did."""
     candidates = variant.candidates
-    runs = sweep.Sweep(_build(variant), candidates, draws, epochs=epochs)
+    runs = sweep.Sweep(variant.task, candidates, draws, epochs=epochs)
     logs = [runs.epoch() for _ in range(epochs)]
     val, test = (
         _accuracy(runs.logits(split), draws, split) for split in ("val", "test")
@@ -198,9 +170,7 @@ def train(variant: Variant, draws: Sequence[sweep.Draw], epochs: int) -> Result:
     )
 
 
-def _accuracy(
-    logits: np.ndarray, draws: Sequence[sweep.Draw], split: str
-) -> np.ndarray:
+def _accuracy(logits: np.ndarray, draws: Sequence[Draw], split: str) -> np.ndarray:
     """``[candidates, seeds]``; the splits are balanced, so this is the balanced one."""
     labels = np.stack([d.labels[getattr(d, split)] for d in draws])
     return (logits.argmax(-1) == labels).mean(-1)
@@ -233,9 +203,9 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float:
     return float(stats.spearmanr(x, y).statistic)
 
 
-def table(results: Mapping[str, Result], scenario: sweep.Scenario) -> Table:
+def table(results: Mapping[str, Result], scenario: Scenario) -> Table:
     """What is printed."""
-    counts = _counts()
+    counts = long_tail_counts()
     own = {
         "long-tail": {
             "rank": lambda r: f"{rank(r, counts).mean():+.2f}",
@@ -257,7 +227,7 @@ def table(results: Mapping[str, Result], scenario: sweep.Scenario) -> Table:
             _mean_std(result.test),
             "" if name == "CE" else f"{difference.mean():+.1f} ± {error:.1f}",
             *("" if name == "CE" else show(result) for show in own.values()),
-            ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in result.choice.items()),
+            ", ".join(f"{compare._short(k)} {v:g}" for k, v in result.choice.items()),
         )
     return out
 
@@ -268,14 +238,14 @@ def as_json(result: Result) -> dict[str, Any]:
         "choice": result.choice,
         "val": np.round(result.val, 4).tolist(),
         "test": np.round(result.test, 4).tolist(),
-        "rank": np.round(rank(result, _counts()), 3).tolist(),
-        "fading": np.round(fading(result, _counts() < compare.FEW), 3).tolist(),
+        "rank": np.round(rank(result, long_tail_counts()), 3).tolist(),
+        "fading": np.round(
+            fading(result, long_tail_counts() < compare.FEW), 3
+        ).tolist(),
     }
 
 
-def draw_pictures(
-    results: Mapping[str, Result], scenario: sweep.Scenario, out: Path
-) -> None:
+def draw_pictures(results: Mapping[str, Result], scenario: Scenario, out: Path) -> None:
     """Accuracy of every variant, and the weights of some over time."""
     title = _title(scenario, results)
     plots.summary(
@@ -285,12 +255,11 @@ def draw_pictures(
         xlabel="balanced test accuracy, % (dots: seeds; bars: one standard deviation)",
     )
     if scenario == "long-tail":
-        winner = "gated, unweighted mean"
-        shown = (winner, f"{winner}, shuffled", "gated, z-score", "bump")
+        shown = (WINNER, f"{WINNER}, shuffled", "gated, z-score", "bump")
         plots.weights_over_time(
             out / "long-tail-weights.png",
             {name: results[name].weights[:, :, 0].mean(0) for name in shown},
-            _counts(),
+            long_tail_counts(),
             title=f"{title}: weights",
         )
 
@@ -300,11 +269,11 @@ def main(config: Config) -> None:
     if config.seeds < 2:
         raise SystemExit(f"--seeds must be at least 2, got {config.seeds}.")
     seeds, epochs = (2, 8) if config.quick else (config.seeds, compare.EPOCHS)
-    _, classes = sweep.load_images()
+    _, classes = load_images()
     config.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[str, Result]] = {"long-tail": {}, "noise": {}}
     draws = {
-        scenario: [sweep.draw(classes, scenario, seed) for seed in range(seeds)]
+        scenario: [draw(classes, scenario, seed) for seed in range(seeds)]
         for scenario in results
     }
     for name, variant in track(
@@ -328,15 +297,11 @@ def main(config: Config) -> None:
     console.print(f"{config.out}")
 
 
-def _counts() -> np.ndarray:
-    return data.exponential_counts(sweep.NUM_CLASSES, sweep.TRAIN, sweep.FACTOR)
-
-
 def _mean_std(values: np.ndarray) -> str:
     return f"{100 * values.mean():.1f} ± {100 * values.std(ddof=1):.1f}"
 
 
-def _title(scenario: sweep.Scenario, results: Mapping[str, Result]) -> str:
+def _title(scenario: Scenario, results: Mapping[str, Result]) -> str:
     seeds = len(results["CE"].test)
     what = {"long-tail": "long tail 100 to 2", "noise": "40% wrong labels"}[scenario]
     return f"GradTail on digits, {what}, {seeds} seeds"

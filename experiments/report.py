@@ -399,7 +399,7 @@ def _weights_text(section: Section) -> list[str]:
 def _extremes(group: Group) -> list[dict[str, float]]:
     """The first and the last examples by rising weight, in the first run."""
     run = group.counted[0]
-    if run.weights is None or group.config["method"]["weighting"] == "none":
+    if run.weights is None or group.config["method"]["weighting"]["name"] == "none":
         return []
     w = run.weights
     order, _ = report_plots.ranking(run)

@@ -39,6 +39,7 @@ from experiments import configs, datasets
 from experiments.configs import TrainConfig
 from experiments.configs.published import PUBLISHED
 from experiments.datasets import Splits
+from experiments.methods import LOSSES, WEIGHTINGS
 from experiments.records import logs
 from experiments.training import evaluation
 from experiments.training.checkpoint import Checkpoints
@@ -94,13 +95,34 @@ class Machine:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Command:
+class Command:
     """What the command line sets."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     machine: Annotated[Machine, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=Machine
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Kinds:
+    """Which loss and weighting: what other settings there are depends on these."""
+
+    loss: Annotated[
+        tyro.extras.literal_type_from_choices(LOSSES),
+        tyro.conf.arg(name="method.loss"),
+    ]
+    weighting: Annotated[
+        tyro.extras.literal_type_from_choices(WEIGHTINGS),
+        tyro.conf.arg(name="method.weighting"),
+    ]
+
+
+_KINDS = (
+    "--method.loss NAME and --method.weighting NAME choose another loss or weighting, "
+    f"with settings of its own. Losses: {', '.join(LOSSES)}. "
+    f"Weightings: {', '.join(WEIGHTINGS)}."
+)
 
 
 class RunError(Exception):
@@ -129,15 +151,8 @@ def _run_command(argv: Sequence[str]) -> int:
     name, *settings = argv
     if name not in configs.PRESETS:
         raise RunError(f"no preset is named {name!r}; --list shows their names.")
-    preset = configs.PRESETS[name]
     with _explained():
-        command = tyro.cli(
-            _Command,
-            prog=f"python -m experiments.train {name}",
-            description=preset.about,
-            args=settings,
-            default=_Command(config=preset.config),
-        )
+        command = parse(configs.PRESETS[name], settings, name)
     machine = command.machine
     if machine.distributed or machine.coordinator is not None:
         jax.distributed.initialize(
@@ -145,6 +160,44 @@ def _run_command(argv: Sequence[str]) -> int:
         )
     run = Path(machine.out or f"runs/{name}")
     return train(command.config, machine, run, preset=name)
+
+
+def parse(preset: configs.Preset, settings: Sequence[str], name: str) -> Command:
+    """A preset with the settings of a command line."""
+    prog = f"python -m experiments.train {name}"
+    config, rest = _with_kinds(preset.config, settings, prog)
+    return tyro.cli(
+        # The kinds are chosen by now, and only their own settings are offered.
+        tyro.conf.AvoidSubcommands[Command],
+        prog=prog,
+        description=f"{preset.about}\n\n{_KINDS}",
+        args=rest,
+        default=Command(config=config),
+    )
+
+
+def _with_kinds(
+    config: TrainConfig, settings: Sequence[str], prog: str
+) -> tuple[TrainConfig, list[str]]:
+    """Takes ``--method.loss NAME`` and ``--method.weighting NAME`` out of settings."""
+    method = config.method
+    kinds, rest = tyro.cli(
+        _Kinds,
+        prog=prog,
+        args=settings,
+        default=_Kinds(loss=method.loss.name, weighting=method.weighting.name),
+        return_unknown_args=True,
+        add_help=False,
+    )
+    changes = {}
+    if kinds.loss != method.loss.name:
+        changes["loss"] = LOSSES[kinds.loss]()
+    if kinds.weighting != method.weighting.name:
+        changes["weighting"] = WEIGHTINGS[kinds.weighting]()
+    if changes:
+        method = dataclasses.replace(method, **changes)
+        config = dataclasses.replace(config, method=method)
+    return config, rest
 
 
 def train(

@@ -13,10 +13,25 @@ All presets hold out a validation set, which the published runs did not do every
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 from experiments.datasets import DataConfig
-from experiments.methods import MethodConfig, OptimizerConfig
+from experiments.methods import (
+    Absgd,
+    ClassBalanced,
+    Elm,
+    Gdw,
+    GradTail,
+    L2rw,
+    LogitAdjusted,
+    MethodConfig,
+    MwNet,
+    NoWeighting,
+    OptimizerConfig,
+    SquaredError,
+    SymmetricCrossEntropy,
+)
 from experiments.models import ModelConfig
 
 
@@ -59,7 +74,8 @@ class TrainConfig:
         if self.method.needs_meta and self.data.meta_size < self.meta_batch_size:
             raise ValueError(
                 "data.meta_size must be at least meta_batch_size="
-                f"{self.meta_batch_size} with weighting={self.method.weighting!r}, "
+                f"{self.meta_batch_size} with "
+                f"weighting={self.method.weighting.name!r}, "
                 f"got {self.data.meta_size}."
             )
 
@@ -93,7 +109,9 @@ def small(config: TrainConfig) -> TrainConfig:
         config,
         model=dataclasses.replace(config.model, name="patchify"),
         method=dataclasses.replace(
-            config.method, start_epoch=scaled(config.method.start_epoch)
+            config.method,
+            loss=_delayed(config.method.loss, scaled),
+            weighting=_delayed(config.method.weighting, scaled),
         ),
         optimizer=dataclasses.replace(
             config.optimizer,
@@ -103,6 +121,13 @@ def small(config: TrainConfig) -> TrainConfig:
         epochs=epochs,
         eval_every=1,
     )
+
+
+def _delayed(part: Any, scaled: Callable[[int], int]) -> Any:
+    """A loss or weighting with its first epoch changed, if it has one."""
+    if not hasattr(part, "start_epoch"):
+        return part
+    return dataclasses.replace(part, start_epoch=scaled(part.start_epoch))
 
 
 def _add(name: str, config: TrainConfig, about: str) -> None:
@@ -157,17 +182,17 @@ for _rate in (40, 60):
         val_size=1000,
     )
     for _name, _weighting in (
-        ("ce", "none"),
-        ("l2rw", "l2rw"),
-        ("mwnet", "mw_net"),
-        ("gdw", "gdw"),
+        ("ce", NoWeighting()),
+        ("l2rw", L2rw()),
+        ("mwnet", MwNet()),
+        ("gdw", Gdw()),
     ):
         _add(
             f"{_name}-cifar10-unif{_rate}",
             dataclasses.replace(
                 _GDW, data=_data, method=MethodConfig(weighting=_weighting)
             ),
-            f"{_weighting if _weighting != 'none' else 'ce'}, {_rate} % uniform noise",
+            f"{_name}, {_rate} % uniform noise",
         )
 
 
@@ -195,13 +220,14 @@ _LATE = TrainConfig(
 
 def _absgd_tail(temperature: float, gamma: float, alpha: float) -> MethodConfig:
     return MethodConfig(
-        loss="class_balanced",
-        weighting="absgd",
-        start_epoch=160,
-        absgd_temperature=temperature,
-        absgd_gamma=gamma,
-        absgd_alpha=alpha,
-        absgd_bias_correction=False,
+        loss=ClassBalanced(start_epoch=160),
+        weighting=Absgd(
+            temperature=temperature,
+            gamma=gamma,
+            alpha=alpha,
+            bias_correction=False,
+            start_epoch=160,
+        ),
     )
 
 
@@ -226,8 +252,7 @@ for _name, _network, _ratio, _method in (
             model=dataclasses.replace(_LATE.model, name=_network),
             method=_method,
         ),
-        f"{_method.weighting if _method.weighting != 'none' else 'ce'}, "
-        f"exponential tail of ratio {_ratio}, {_network}",
+        f"{_name.partition('-')[0]}, exponential tail of ratio {_ratio}, {_network}",
     )
 _add(
     "absgd-cifar100-step100",
@@ -269,23 +294,22 @@ def _absgd_noise(
     temperature: float, gamma: float, sce: tuple[float, float], start_epoch: int = 80
 ) -> MethodConfig:
     return MethodConfig(
-        loss="sce",
-        sce_alpha=sce[0],
-        sce_beta=sce[1],
-        weighting="absgd",
-        start_epoch=start_epoch,
-        absgd_temperature=temperature,
-        absgd_gamma=gamma,
-        absgd_alpha=0.5,
-        absgd_erm_weight=1.0,
-        absgd_bias_correction=False,
+        loss=SymmetricCrossEntropy(alpha=sce[0], beta=sce[1]),
+        weighting=Absgd(
+            temperature=temperature,
+            gamma=gamma,
+            alpha=0.5,
+            bias_correction=False,
+            erm_weight=1.0,
+            start_epoch=start_epoch,
+        ),
     )
 
 
 _DECAY_1E2 = dataclasses.replace(_NOISY.optimizer, weight_decay=1e-2)
 for _rate in (20, 40):
     _noise = {"noise": "uniform_other", "noise_rate": _rate / 100, "val_size": 1000}
-    _sce = MethodConfig(loss="sce", sce_alpha=0.1, sce_beta=2.0)
+    _sce = MethodConfig(loss=SymmetricCrossEntropy(alpha=0.1, beta=2.0))
     for _name, _method in (
         ("ce", MethodConfig()),
         ("sce", _sce),
@@ -380,7 +404,7 @@ for _name in ("cifar10", "cifar100"):
             "two-stage",
             dataclasses.replace(
                 _base,
-                method=MethodConfig(loss="class_balanced", beta=0.9999, max_norm=0.1),
+                method=MethodConfig(loss=ClassBalanced(beta=0.9999), max_norm=0.1),
                 optimizer=dataclasses.replace(_base.optimizer, weight_decay=0.1),
                 epochs=10,
                 trained="classifier",
@@ -427,8 +451,8 @@ for _name, _epochs in (("cifar10", 1241), ("cifar100", 1419)):
     for _kind, _method in (
         ("erm", MethodConfig()),
         ("posthoc", MethodConfig(post_hoc="additive")),
-        ("la", MethodConfig(loss="logit_adjusted")),
-        ("elm", MethodConfig(loss="elm")),
+        ("la", MethodConfig(loss=LogitAdjusted())),
+        ("elm", MethodConfig(loss=Elm())),
     ):
         _add(
             f"{_kind}-{_name}-lt100",
@@ -456,15 +480,18 @@ for _name in ("cifar10", "cifar100"):
             data=DataConfig(
                 name=_name, recipe="exponential", factor=0.01, val_size=1000
             ),
-            method=MethodConfig(weighting="gradtail", gradtail_layers="classifier"),
+            method=MethodConfig(weighting=GradTail(layers="classifier")),
             epochs=200,
             eval_every=1,
         ),
         "gradtail, exponential tail of ratio 100",
     )
 for _kind, _method in (
-    ("mse", MethodConfig(loss="mse")),
-    ("gradtail", MethodConfig(loss="mse", weighting="gradtail", gradtail_z_score=True)),
+    ("mse", MethodConfig(loss=SquaredError())),
+    (
+        "gradtail",
+        MethodConfig(loss=SquaredError(), weighting=GradTail(z_score=True)),
+    ),
 ):
     for _name in ("california", "abalone", "bike"):
         PRESETS[f"{_kind}-{_name}"] = Preset(

@@ -1,14 +1,15 @@
 """Many small runs as one program: hyperparameters and seeds are mapped over.
 
-The images are scikit-learn's 1,797 handwritten digits. A `Draw` (one per seed) says by
-indices which of them are for training and how they are labelled. `Sweep` trains a
-method on every pair of a candidate and a draw, one compiled epoch at a time::
+A `Draw` (one per seed) says by indices which digits are for training and how they are
+labelled. `Sweep` trains a method on every pair of a candidate and a draw, one compiled
+epoch at a time::
 
-    sweep = Sweep(build, candidates, draws, epochs=30)
+    sweep = Sweep(task, candidates, draws, epochs=30)
     logs = [sweep.epoch() for _ in range(30)]
     logits = sweep.logits("test")  # [candidates, seeds, examples, classes]
 """
 
+import dataclasses
 import functools
 import itertools
 import time
@@ -22,38 +23,34 @@ import optax
 from flax import nnx
 
 from experiments import models
-from experiments.methods import Batch, Method
+from experiments.digits.draws import NUM_CLASSES, Draw, load_images
+from experiments.methods import Batch, MethodConfig, OptimizerConfig, make_method
 from experiments.models import ModelConfig
 from ltjax import data
 
-NUM_CLASSES = 10
-TEST, VAL, META, TRAIN = 40, 20, 10, 100  # examples per class
-FACTOR, NOISE_RATE = 0.02, 0.4
 BATCH, STEPS = 50, 20  # STEPS make an epoch
 
-Scenario = Literal["long-tail", "noise"]
 
+class Task(NamedTuple):
+    """What is compiled: a method and the network that it trains."""
 
-class Draw(NamedTuple):
-    """What one seed sees: indices into the images, and their labels."""
-
-    labels: np.ndarray  # [N], classes numbered in an order of the seed's own
-    given: np.ndarray  # [N], as used in training: partly wrong where there is noise
-    train: np.ndarray
-    val: np.ndarray
-    meta: np.ndarray
-    test: np.ndarray  # the same images for every seed
-
-
-class Build(NamedTuple):
-    """What is compiled in: how to make a method of its numbers, and the network.
-
-    ``method(numbers, apply, class_counts, epochs) -> Method``, where ``numbers`` are
-    those of a candidate.
-    """
-
-    method: Callable[[dict[str, jax.Array], Any, jax.Array, int], Method]
+    method: MethodConfig
     model: ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a candidate's numbers change, by paths such as ``method.loss.tau``."""
+
+    method: MethodConfig
+    optimizer: OptimizerConfig
+
+    def replaced(self, numbers: Mapping[str, Any]) -> "Settings":
+        """The settings with those at some paths changed."""
+        settings = self
+        for path, value in numbers.items():
+            settings = _replaced(settings, path.split("."), value)
+        return settings
 
 
 class EpochLog(NamedTuple):
@@ -67,37 +64,6 @@ class EpochLog(NamedTuple):
     seconds: float  # of training, evaluation left out
 
 
-def load_images() -> tuple[np.ndarray, np.ndarray]:
-    """Images ``[N, 64]`` in [0, 1] and classes ``[N]``."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return (digits.data / 16).astype(np.float32), digits.target.astype(np.int64)
-
-
-def draw(classes: np.ndarray, scenario: Scenario, seed: int) -> Draw:
-    """Splits for a seed: test images stay the same, all else is drawn anew."""
-    pool, test = data.meta_split(classes, NUM_CLASSES * TEST, np.random.default_rng(0))
-    rng = np.random.default_rng([seed, 1])
-    # Other digits are frequent for every seed: class 0 is the most frequent one.
-    labels = rng.permutation(NUM_CLASSES)[classes]
-    parts = {}
-    for name, size in (("val", VAL), ("meta", META)):
-        rest, own = data.meta_split(labels[pool], NUM_CLASSES * size, rng)
-        pool, parts[name] = pool[rest], pool[own]
-    counts = np.full(NUM_CLASSES, TRAIN)
-    if scenario == "long-tail":
-        counts = data.exponential_counts(NUM_CLASSES, TRAIN, FACTOR)
-    train = pool[data.subsample(labels[pool], counts, rng)]
-    given = labels.copy()
-    if scenario == "noise":
-        transition = data.uniform_noise(NUM_CLASSES, NOISE_RATE, include_self=False)
-        given[train], _ = data.corrupt_labels(
-            labels[train], transition, rng, exact=True
-        )
-    return Draw(labels, given, train=train, test=test, **parts)
-
-
 def combinations(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
     """Candidates: every combination of a grid's values."""
     return [dict(zip(grid, c, strict=True)) for c in itertools.product(*grid.values())]
@@ -108,7 +74,7 @@ class Sweep:
 
     def __init__(
         self,
-        build: Build,
+        task: Task,
         candidates: Sequence[Mapping[str, float]],
         draws: Sequence[Draw],
         *,
@@ -116,7 +82,7 @@ class Sweep:
         with_meta: bool = False,
     ):
         """Prepares the runs; ``with_meta`` trains on the clean set as well."""
-        self._program = _program(build, epochs)
+        self._compiled = _compiled(task, epochs)
         self._draws = draws
         self._train = [
             np.concatenate([d.train, d.meta]) if with_meta else d.train for d in draws
@@ -141,8 +107,8 @@ class Sweep:
             labels=jnp.asarray([d.labels for d in draws], jnp.int32),
             given=jnp.asarray([d.given for d in draws], jnp.int32),
         )
-        networks = _networks(build.model, len(draws))
-        self._state = self._program.init(self._numbers, self._seeds, *networks[1:])
+        networks = _networks(task.model, len(draws))
+        self._state = self._compiled.init(self._numbers, self._seeds, *networks[1:])
 
     def epoch(self) -> EpochLog:
         """Trains all runs for an epoch."""
@@ -151,7 +117,7 @@ class Sweep:
             for orders in zip(*self._orders, strict=True)
         )
         start = time.perf_counter()
-        self._state, log = self._program.epoch(
+        self._state, log = self._compiled.epoch(
             self._state, self._numbers, self._seeds, order, meta_order
         )
         jax.block_until_ready(self._state)
@@ -169,7 +135,7 @@ class Sweep:
     def logits(self, split: Literal["val", "test"]) -> np.ndarray:
         """``[candidates, seeds, examples, classes]`` of a held-out split."""
         index = np.stack([getattr(d, split) for d in self._draws])
-        return np.asarray(self._program.logits(self._state, index))
+        return np.asarray(self._compiled.logits(self._state, index))
 
 
 class Seed(NamedTuple):
@@ -181,8 +147,8 @@ class Seed(NamedTuple):
     given: jax.Array  # [N]
 
 
-class Program(NamedTuple):
-    """Compiled functions over all runs."""
+class _Compiled(NamedTuple):
+    """Functions over all runs."""
 
     init: Callable
     epoch: Callable
@@ -190,13 +156,21 @@ class Program(NamedTuple):
 
 
 @functools.cache
-def _program(build: Build, epochs: int) -> Program:
+def _compiled(task: Task, epochs: int) -> _Compiled:
     """The same for every scenario, so that it is compiled once."""
     images = jnp.asarray(load_images()[0])
-    apply = _networks(build.model, 1)[0]
+    apply = _networks(task.model, 1)[0]
 
     def method(numbers, seed):
-        return build.method(numbers, apply, seed.class_counts, epochs)
+        settings = Settings(task.method, OptimizerConfig()).replaced(numbers)
+        return make_method(
+            settings.method,
+            apply,
+            optimizer=settings.optimizer,
+            epochs=epochs,
+            steps_per_epoch=STEPS,
+            class_counts=seed.class_counts,
+        )
 
     def init(numbers, seed, params, rest):
         return method(numbers, seed).init(params, rest, images[:BATCH], seed.key)
@@ -239,11 +213,19 @@ def _program(build: Build, epochs: int) -> Program:
         fun = jax.vmap(fun, of_seed)
         return jax.jit(jax.vmap(fun, of_candidate))
 
-    return Program(
+    return _Compiled(
         init=over_runs(init, (0, None, None, None), (None, 0, 0, 0)),
         epoch=over_runs(epoch, (0, 0, None, None, None), (0, None, 0, 0, 0)),
         logits=over_runs(logits, (0, None), (0, 0)),
     )
+
+
+def _replaced(config: Any, path: Sequence[str], value: Any) -> Any:
+    """Settings with the one at a path changed."""
+    name, *rest = path
+    if rest:
+        value = _replaced(getattr(config, name), rest, value)
+    return dataclasses.replace(config, **{name: value})
 
 
 @functools.cache

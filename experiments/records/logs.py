@@ -99,9 +99,13 @@ def environment() -> dict[str, Any]:
     }
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON gives it back."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+def plain(value: Any) -> Any:
+    """A dataclass as JSON has it; ``name`` says which of several kinds a part is."""
+    if dataclasses.is_dataclass(value):
+        name = {"name": value.name} if hasattr(value, "name") else {}
+        fields = (field.name for field in dataclasses.fields(value))
+        return name | {field: plain(getattr(value, field)) for field in fields}
+    return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
 def write_json(path: Path, content: Any) -> None:

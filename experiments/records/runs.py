@@ -15,33 +15,13 @@ from typing import Any
 import numpy as np
 
 from experiments.configs import PRESETS
+from experiments.methods import LOSSES, WEIGHTINGS
 from experiments.records.logs import Row, plain
 from experiments.train import select
 
 _NOT_SETTINGS = ("seed", "seeds", "data.seed", "data.path", "data.images")
 _OWN_DATA = ("arrays", "csv", "folder", "lists", "tfds")
 _DATA = ("name", "recipe", "factor", "noise", "noise_rate", "target", "task")
-_WEIGHTINGS = {
-    "absgd": "ABSGD",
-    "gradtail": "GradTail",
-    "gdw": "GDW",
-    "mw_net": "MW-Net",
-    "l2rw": "L2RW",
-}
-_LOSSES = {
-    "ce": "CE",
-    "class_balanced": "Class-balanced CE",
-    "logit_adjusted": "Logit adjustment",
-    "balanced_softmax": "Balanced softmax",
-    "ldam": "LDAM",
-    "focal": "Focal loss",
-    "sce": "SCE",
-    "gce": "GCE",
-    "truncated_gce": "Truncated GCE",
-    "elm": "ELM",
-    "mse": "MSE",
-    "huber": "Huber",
-}
 
 
 class RecordError(Exception):
@@ -261,9 +241,9 @@ def _method(config: dict[str, Any]) -> str:
     method, head = config["method"], config["model"]["head"]
     if method["feature_penalty"] and head == "etf" and method["post_hoc"] != "none":
         return "Weight balancing"
-    loss = _LOSSES[method["loss"]]
-    name = _WEIGHTINGS.get(method["weighting"], loss)
-    if name != loss and method["loss"] not in ("ce", "mse"):
+    loss = LOSSES[method["loss"]["name"]].label
+    name = WEIGHTINGS[method["weighting"]["name"]].label or loss
+    if name != loss and loss not in ("CE", "MSE"):
         name += f" on {loss}"
     if method["feature_penalty"]:
         name += " + feature penalty"

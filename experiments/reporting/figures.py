@@ -418,7 +418,7 @@ def _baseline(section: Section) -> str:
 
 
 def _weighs(group: Group) -> bool:
-    return group.config["method"]["weighting"] != "none"
+    return group.config["method"]["weighting"]["name"] != "none"
 
 
 def _error_key(region: str, error: str) -> str:

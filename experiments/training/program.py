@@ -264,9 +264,7 @@ def make_program(
         weights=lambda carry: _named(
             *_whole(carry.state.params, carry.state.rest, config)
         ),
-        learning_rate=methods.learning_rate(
-            config.optimizer, epochs=config.epochs, steps_per_epoch=steps_per_epoch
-        ),
+        learning_rate=method.context.learning_rate,
         steps_per_epoch=steps_per_epoch,
         scans=scan and not splits.streaming,
     )
@@ -452,7 +450,7 @@ def _check(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:
     """Refuses what cannot run, in terms of the settings."""
     if config.method.is_regression != (splits.num_classes is None):
         raise ValueError(
-            f"method.loss={config.method.loss!r} does not fit the targets of "
+            f"method.loss={config.method.loss.name!r} does not fit the targets of "
             f"data.name={config.data.name!r}: mse and huber are for numbers, all "
             "others for classes."
         )

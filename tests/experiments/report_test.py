@@ -9,12 +9,14 @@ from matplotlib import image
 
 from experiments import configs, report, train
 from experiments.configs.published import PUBLISHED
+from experiments.methods import Absgd, MethodConfig, SymmetricCrossEntropy
 from experiments.records import logs
 from experiments.records import runs as records
 from experiments.reporting import figures as report_plots
 
 EPOCHS, CLASSES = 6, 10
 COUNTS = [500, 300, 200, 120, 80, 50, 30, 18, 10, 5]
+ABSGD_ON_SCE = logs.plain(MethodConfig(loss=SymmetricCrossEntropy(), weighting=Absgd()))
 CLASSIFICATION = {"learning", "losses", "frequency", "reliability", "tightness"}
 
 
@@ -38,7 +40,7 @@ def make_run(
         part, _, field = name.partition("__")
         config[part] = config[part] | {field: value} if field else value
     folder = logs.RunFolder(path, True)
-    regression = config["method"]["loss"] == "mse"
+    regression = config["method"]["loss"]["name"] == "mse"
     facts = {
         "preset": preset,
         "seed": seed,
@@ -211,7 +213,7 @@ def test_mixed_data_comes_in_sections(tmp_path):
 def test_labels_tell_methods_apart(tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", optimizer__weight_decay=0.25)
-    make_run(tmp_path / "c", method__weighting="absgd", method__loss="sce")
+    make_run(tmp_path / "c", method=ABSGD_ON_SCE)
     make_run(tmp_path / "d", model__head="etf", method__post_hoc="additive")
     groups, _ = groups_of(tmp_path)
     assert [group.label for group in groups] == [

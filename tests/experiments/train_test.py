@@ -36,7 +36,7 @@ METHODS = {
         )
     },
     **{w: ("--method.weighting", w) for w in ("absgd", "gdw", "mw_net", "l2rw")},
-    "gradtail": ("--method.weighting", "gradtail", "--method.gradtail-burn-in", "1"),
+    "gradtail": ("--method.weighting", "gradtail", "--method.weighting.burn-in", "1"),
     "bfloat16": ("--model.dtype", "bfloat16"),
     "weight-balancing": (
         *(

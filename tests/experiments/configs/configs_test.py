@@ -5,12 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-import tyro
 
 from experiments import configs, train
 from experiments.configs import PRESETS, TrainConfig
 from experiments.datasets import DataConfig
-from experiments.methods import MethodConfig
+from experiments.methods import Absgd, Elm, Gdw, LogitAdjusted, MethodConfig
 
 ROWS = {
     "gdw-cifar10-unif40": (0.1, 5e-4, 100, 80, "resnet32"),
@@ -49,11 +48,14 @@ def test_published_rows(name):
     ],
 )
 def test_absgd_rows(name, temperature, gamma, alpha, start):
-    method = PRESETS[name].config.method
-    assert method.weighting == "absgd"
-    assert (method.absgd_temperature, method.absgd_gamma) == (temperature, gamma)
-    assert (method.absgd_alpha, method.start_epoch) == (alpha, start)
-    assert not method.absgd_bias_correction
+    assert PRESETS[name].config.method.weighting == Absgd(
+        temperature=temperature,
+        gamma=gamma,
+        alpha=alpha,
+        start_epoch=start,
+        bias_correction=False,
+        erm_weight=1.0 if temperature < 0 else 0.0,
+    )
 
 
 def test_small_twins_keep_data_and_method():
@@ -65,11 +67,18 @@ def test_small_twins_keep_data_and_method():
         assert small.model.name == "patchify"
         assert small.epochs <= 20
         assert small.data == full.data
+        for own, theirs in (
+            (small.method.loss, full.method.loss),
+            (small.method.weighting, full.method.weighting),
+        ):
+            if hasattr(theirs, "start_epoch"):
+                late = theirs.start_epoch / full.epochs
+                assert abs(own.start_epoch / small.epochs - late) < 0.05
+                own = dataclasses.replace(own, start_epoch=theirs.start_epoch)
+            assert own == theirs
         assert small.method == dataclasses.replace(
-            full.method, start_epoch=small.method.start_epoch
+            full.method, loss=small.method.loss, weighting=small.method.weighting
         )
-        late = full.method.start_epoch / full.epochs
-        assert abs(small.method.start_epoch / small.epochs - late) < 0.05
 
 
 def test_needs_names_the_data():
@@ -81,10 +90,10 @@ def test_needs_names_the_data():
 
 @pytest.mark.parametrize("name", ["smoke", "wb-one-stage-cifar100-lt100-small"])
 def test_command_line_starts_from_the_preset(name):
-    default = train._Command(config=PRESETS[name].config)
-    assert tyro.cli(train._Command, args=[], default=default) == default
+    default = train.Command(config=PRESETS[name].config)
+    assert train.parse(PRESETS[name], [], name) == default
     argv = ["--method.post-hoc-tau", "0.5", "--seeds", "3", "--fsdp"]
-    changed = tyro.cli(train._Command, args=argv, default=default)
+    changed = train.parse(PRESETS[name], argv, name)
     assert changed.machine.fsdp
     assert changed.config == dataclasses.replace(
         default.config,
@@ -93,11 +102,52 @@ def test_command_line_starts_from_the_preset(name):
     )
 
 
+def test_command_line_sets_and_changes_kinds():
+    def method(name, *argv):
+        return train.parse(PRESETS[name], argv, name).config.method
+
+    kept = method("la-cifar10-lt100", "--method.loss.tau", "1.5")
+    assert kept.loss == LogitAdjusted(tau=1.5)
+    changed = method(
+        *("smoke", "--method.loss", "elm", "--method.loss.kind", "spread"),
+        *("--method.weighting", "absgd", "--method.weighting.temperature", "-2"),
+    )
+    assert changed == MethodConfig(
+        loss=Elm(kind="spread"), weighting=Absgd(temperature=-2.0)
+    )
+    # Naming the kind that a preset has keeps its settings.
+    preset = PRESETS["absgd-cifar10-lt10"].config.method
+    assert method("absgd-cifar10-lt10", "--method.weighting", "absgd") == preset
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--method.loss", "elmo"], "elmo.*logit_adjusted"),
+        (["--method.loss.tau", "1"], r"method\.loss\.tau"),
+    ],
+)
+def test_unknown_kinds_and_settings_are_refused(argv, message, capsys):
+    with pytest.raises(SystemExit):
+        train.parse(PRESETS["smoke"], argv, "smoke")
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert re.search(message, shown)
+
+
+def test_help_lists_the_kinds_and_the_settings_of_the_chosen_one(capsys):
+    with pytest.raises(SystemExit):
+        train.parse(PRESETS["smoke"], ["--method.loss", "elm", "--help"], "smoke")
+    shown = capsys.readouterr().out
+    assert "balanced_softmax" in shown
+    assert "--method.loss.temperature" in shown
+    assert "--method.weighting.temperature" not in shown
+
+
 def test_refuses_impossible_numbers():
     with pytest.raises(ValueError, match=r"epochs must be at least 1, got 0"):
         TrainConfig(epochs=0)
     with pytest.raises(ValueError, match=r"data\.meta_size must be at least .*=100"):
-        TrainConfig(method=MethodConfig(weighting="gdw"))
+        TrainConfig(method=MethodConfig(weighting=Gdw()))
 
 
 def test_documentation_names_real_presets():

@@ -10,14 +10,27 @@ import pytest
 
 import ltjax
 from experiments import methods
-from experiments.methods import Batch, MethodConfig, OptimizerConfig
+from experiments.methods import (
+    LOSSES,
+    Absgd,
+    Batch,
+    ClassBalanced,
+    Elm,
+    Focal,
+    Gdw,
+    GradTail,
+    Huber,
+    L2rw,
+    MethodConfig,
+    MwNet,
+    NoWeighting,
+    OptimizerConfig,
+    SquaredError,
+)
 
 COUNTS = np.array([40, 8, 2])
 SGD = OptimizerConfig(learning_rate=0.1, weight_decay=0.01, schedule="constant")
-CLASSIFICATION = (
-    *("ce", "class_balanced", "logit_adjusted", "balanced_softmax", "ldam"),
-    *("focal", "sce", "gce", "truncated_gce", "elm"),
-)
+CLASSIFICATION = [c for c in LOSSES.values() if c not in (SquaredError, Huber)]
 
 
 class Outputs(NamedTuple):
@@ -72,19 +85,19 @@ def run(config, steps=3, seed=0, **kwargs):
 
 
 CONFIGS = [
-    *(MethodConfig(loss=loss) for loss in CLASSIFICATION),
-    MethodConfig(loss="elm", elm_kind="center"),
-    MethodConfig(weighting="absgd"),
-    MethodConfig(weighting="gradtail", gradtail_burn_in=1),
-    MethodConfig(weighting="gdw"),
-    MethodConfig(weighting="mw_net"),
-    MethodConfig(weighting="l2rw"),
+    *(MethodConfig(loss=loss()) for loss in CLASSIFICATION),
+    MethodConfig(loss=Elm(kind="center")),
+    MethodConfig(weighting=Absgd()),
+    MethodConfig(weighting=GradTail(burn_in=1)),
+    MethodConfig(weighting=Gdw()),
+    MethodConfig(weighting=MwNet()),
+    MethodConfig(weighting=L2rw()),
     MethodConfig(feature_penalty=0.01, max_norm=0.1),
 ]
 
 
 @pytest.mark.parametrize(
-    "config", CONFIGS, ids=lambda c: f"{c.loss}-{c.weighting}-{c.elm_kind[:2]}"
+    "config", CONFIGS, ids=lambda c: f"{c.loss.name}-{c.weighting.name}"
 )
 def test_step_moves_and_keeps_structure(config):
     method = make(config)
@@ -132,14 +145,16 @@ def test_decay_may_spare_biases_and_classifier_scale():
 
 
 def test_absgd_reports_its_own_weights():
-    _, metrics = run(MethodConfig(weighting="absgd", absgd_temperature=0.5), steps=1)
+    _, metrics = run(MethodConfig(weighting=Absgd(temperature=0.5)), steps=1)
     expected, _ = ltjax.absgd_weights(metrics["losses"], -jnp.inf, temperature=0.5)
     np.testing.assert_allclose(metrics["weights"], expected, rtol=1e-5)
     assert metrics["weighted_loss"] > metrics["loss"]
 
 
 def test_start_epoch_delays_weighting_and_class_weights():
-    config = MethodConfig(loss="class_balanced", weighting="absgd", start_epoch=1)
+    config = MethodConfig(
+        loss=ClassBalanced(start_epoch=1), weighting=Absgd(start_epoch=1)
+    )
     _, plain = run(MethodConfig(), steps=5)
     _, before = run(config, steps=5)
     _, after = run(config, steps=6)
@@ -148,17 +163,17 @@ def test_start_epoch_delays_weighting_and_class_weights():
     assert np.ptp(after["weights"]) > 0.1
 
 
-@pytest.mark.parametrize("weighting", ["gdw", "mw_net", "l2rw"])
+@pytest.mark.parametrize("weighting", [Gdw, MwNet, L2rw])
 def test_meta_passes_leave_batch_statistics_alone(weighting):
     plain, _ = run(MethodConfig(), steps=1)
-    meta, _ = run(MethodConfig(weighting=weighting), steps=1)
+    meta, _ = run(MethodConfig(weighting=weighting()), steps=1)
     np.testing.assert_allclose(meta.rest, plain.rest, rtol=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["mse", "huber"])
-@pytest.mark.parametrize("weighting", ["none", "absgd", "gradtail"])
+@pytest.mark.parametrize("loss", [SquaredError, Huber])
+@pytest.mark.parametrize("weighting", [NoWeighting, Absgd, GradTail])
 def test_regression(loss, weighting):
-    config = MethodConfig(loss=loss, weighting=weighting)
+    config = MethodConfig(loss=loss(), weighting=weighting())
     method = make(config, class_counts=None)
     data = batch(0, regression=True)
     state = method.init(*model(0, outputs=1), data.inputs, jax.random.key(0))
@@ -172,7 +187,7 @@ def test_regression(loss, weighting):
 
 
 def test_maps_over_seeds_and_scans():
-    config = MethodConfig(weighting="gdw")
+    config = MethodConfig(weighting=Gdw())
     method = make(config)
     keys = jax.random.split(jax.random.key(0), 2)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), model(0), model(1))
@@ -203,7 +218,7 @@ def test_maps_over_seeds_and_scans():
 def test_hyperparameters_may_be_traced():
     def final_loss(rate, temperature, penalty):
         config = MethodConfig(
-            weighting="absgd", absgd_temperature=temperature, feature_penalty=penalty
+            weighting=Absgd(temperature=temperature), feature_penalty=penalty
         )
         method = make(config, OptimizerConfig(learning_rate=rate, weight_decay=0.0))
         state = method.init(*model(0), batch(0).inputs, jax.random.key(0))
@@ -218,7 +233,7 @@ def test_hyperparameters_may_be_traced():
 def test_learning_rate_changes_once_per_epoch():
     def rates(**kwargs):
         config = OptimizerConfig(learning_rate=1.0, **kwargs)
-        schedule = methods.learning_rate(config, epochs=4, steps_per_epoch=3)
+        schedule = config.learning_rates(epochs=4, steps_per_epoch=3)
         return [float(schedule(step)) for step in range(0, 12, 3)], schedule
 
     cosine, schedule = rates(schedule="cosine")
@@ -234,9 +249,7 @@ def test_learning_rate_changes_once_per_epoch():
 
 def test_gradtail_may_compare_with_the_unweighted_mean():
     def final(reference):
-        config = MethodConfig(
-            weighting="gradtail", gradtail_burn_in=1, gradtail_reference=reference
-        )
+        config = MethodConfig(weighting=GradTail(burn_in=1, reference=reference))
         return run(config, steps=4)[1]["weights"]
 
     assert np.ptp(final("unweighted")) > 0.01
@@ -245,8 +258,8 @@ def test_gradtail_may_compare_with_the_unweighted_mean():
 
 def test_refuses_combinations_without_meaning():
     with pytest.raises(ValueError, match="loss must be 'ce' with weighting='gdw'"):
-        MethodConfig(weighting="gdw", loss="focal")
+        MethodConfig(weighting=Gdw(), loss=Focal())
     with pytest.raises(ValueError, match="feature_penalty must be 0"):
-        MethodConfig(weighting="mw_net", feature_penalty=0.1)
+        MethodConfig(weighting=MwNet(), feature_penalty=0.1)
     with pytest.raises(ValueError, match=r"class_counts must be given"):
-        make(MethodConfig(loss="mse"))
+        make(MethodConfig(loss=SquaredError()))
