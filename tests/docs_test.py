@@ -6,9 +6,11 @@ import importlib.util
 import itertools
 import pathlib
 import re
+import shlex
 
 import pytest
 
+from experiments import train
 from experiments.configs import PRESETS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -46,6 +48,13 @@ def _modules(text: str) -> set[str]:
     return set(re.findall(r"python3? -m\s+(?:\\\s+)?([a-z_][\w.]*\w)", text))
 
 
+def _arguments(text: str, module: str) -> list[list[str]]:
+    """What follows ``python -m module`` in the code blocks, without comments."""
+    lines = re.sub(r"\\\n\s*", "", "".join(_blocks(text)))
+    found = re.findall(rf"python3? -m {re.escape(module)} (.*)$", lines, re.MULTILINE)
+    return [shlex.split(line.rstrip("'"), comments=True) for line in found]
+
+
 def _presets(text: str) -> set[str]:
     """Names that a command trains, and whatever in a code block looks like one."""
     named = re.findall(r"-m experiments\.train (?:\\\s+)?([a-z][\w-]+)", text)
@@ -76,6 +85,13 @@ def test_commands_name_modules(page):
 
 def test_commands_name_presets(page):
     assert _presets(page.read_text()) <= set(PRESETS)
+
+
+def test_training_commands_have_real_settings(page):
+    for name, *settings in _arguments(page.read_text(), "experiments.train"):
+        if not name.startswith("-") and "--help" not in settings:
+            name = "smoke" if name == "PRESET" else name
+            train.parse(PRESETS[name], settings, name)
 
 
 def test_links_lead_somewhere(page):
@@ -135,6 +151,7 @@ def test_the_checks_find_what_is_wrong():
         "qq-cifar10-lt9",
         "a-cifar100-x",
     }
+    assert _arguments(text, "experiments.train") == [["zz-y"]]
     assert _anchors(text) == {"a-b-c"}
     assert list(_tree("a/\n  b/   word\n    c.py\n  d\n")) == [
         "a",
