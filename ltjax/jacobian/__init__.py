@@ -1,5 +1,5 @@
 """Per-example Jacobians as linear operators."""
 
+from ltjax.jacobian._linearize import linearize as linearize
+from ltjax.jacobian._linearize import linearize_examples as linearize_examples
 from ltjax.jacobian._operator import Jacobian as Jacobian
-from ltjax.jacobian._operator import linearize as linearize
-from ltjax.jacobian._operator import linearize_examples as linearize_examples

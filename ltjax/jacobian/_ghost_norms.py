@@ -1,64 +1,83 @@
-"""Rows of single operations: from operands and cotangents to gradients per example.
+"""Rows of single operations, and their norms without the rows (ghost norms).
 
 Given ``y = op(a, s)``, the operands ``a`` with a batch axis and the cotangents ``d`` of
 ``y``, the row of example ``i`` with respect to the shared ``s`` is the product of
-``d_i`` with the derivative at ``a_i``. Norms of these rows are often cheaper than they
-are: for a matrix product they follow from inner products of the ``a_i`` and ``d_i``.
+``d_i`` with the derivative at ``a_i``. For a matrix product over the positions ``t`` of
+an example its squared norm follows from two Gram matrices of the positions:
+
+.. math:: \\Big\\| \\sum_t a_t d_t^\top \\Big\\|^2
+          = \\sum_{t, u} \\langle a_t, a_u \rangle \\langle d_t, d_u \rangle
+
+Rounding is relative to the sum of the parts here, so a row that is much smaller than
+its parts is computed itself, see `_CANCELLED`.
+
+References:
+  Goodfellow, *Efficient per-example gradient computations*, 2015 (arXiv:1510.01799);
+  Li et al., *Large language models can be strong differentially private learners*,
+  ICLR 2022 (arXiv:2110.05679); Bu et al., *Scalable and efficient training of large
+  convolutional neural networks with differential privacy*, NeurIPS 2022
+  (arXiv:2205.10683).
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ltjax._numerics import at_least_float32, widest
-from ltjax.jacobian._chunks import map_chunks
-from ltjax.jacobian._independence import ELEMENTWISE, SHARED
-from ltjax.jacobian._jaxpr import shape_of
+from ltjax.jacobian._chunks import ChunkSize, map_chunks
+from ltjax.jacobian._jaxpr import Value, bodies, shape_of
+from ltjax.jacobian._plan import Tap
+from ltjax.jacobian._rules import ELEMENTWISE, SHARED
 
-# Operations on shared values that keep the norm of what flows back through them.
-ISOMETRIES = frozenset(
-    [
-        *("convert_element_type", "copy", "copy_p", "neg", "rev", "transpose"),
-        *("reshape", "squeeze", "broadcast_in_dim"),
-    ]
-)
-PRODUCTS = frozenset(["dot_general", "conv_general_dilated"])
-_BY_EXAMPLE = ELEMENTWISE | {"dot_general", "broadcast_in_dim", "gather"}
-
-ChunkSize = Callable[[int], int]  # bytes of one row -> rows at a time
+# A squared norm below this multiple of machine epsilon times that of the parts is not
+# taken from Gram matrices: less than three digits of it would be left.
+_CANCELLED: Final = 1000
+# Windows with more offsets than this are not unrolled.
+_UNROLLED: Final = 64
 
 
-class Rows:
-    """Rows of ``tap`` for the operand at ``position``, one example at a time.
+class TapRows:
+    """Rows of a tap for one of its operands, one example at a time.
+
+    The operation is applied to each example alone where that is possible.
 
     Attributes:
       tap: the operation.
       position: which of its operands.
-      examples: what ``one`` needs of every example, with a leading batch axis.
+      examples: what `one` needs of every example, with a leading batch axis.
     """
 
-    def __init__(self, tap, position, operands, cotangents, size):
+    def __init__(self, tap: Tap, position: int, operands, cotangents, numbers):
         self.tap = tap
         self.position = position
         self._operands = operands
         self._shared = operands[position]
-        self._size = size
-        self.examples: Any = (
-            {
-                j: split_examples(x, axis, size)
-                for j, (x, axis) in enumerate(zip(operands, tap.axes, strict=True))
-                if isinstance(axis, int)
-            },
-            [
-                split_examples(d, axis, size)
-                for d, axis in zip(cotangents, tap.results.values(), strict=True)
-            ],
-        )
+        self._numbers = numbers
+        self._size = numbers.size
+        self._cotangents = cotangents
+        self.examples: Any = self._split()
+
+    @staticmethod
+    def fits(tap: Tap, position: int) -> bool:
+        """Whether the operation can be applied to one example alone."""
+        op, axes = tap.op, tap.axes
+        if any(axes[j] is not SHARED for j in tap.operands) or len(tap.results) != 1:
+            return False
+        if op.name == "gather":
+            return isinstance(axes[1], int)
+        return op.name in ELEMENTWISE or op.name in ("dot_general", "broadcast_in_dim")
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that one row takes, with what it is made of."""
+        own = sum(x.nbytes for x in jax.tree.leaves(self.examples)) // self._size
+        return self._shared.nbytes + own
 
     @property
     def small(self) -> bool:
@@ -67,20 +86,35 @@ class Rows:
         return self._shared.size * self._size <= sum(x.size for x in examples)
 
     def one(self, example: Any) -> jax.Array:
-        """Row of one example: the operation is applied to that example alone."""
+        """Row of one example."""
         own, cotangents = example
-        op, changed = self.tap.op, {}
-        if op.name == "broadcast_in_dim":
+        changed = {}
+        if self.tap.op.name == "broadcast_in_dim":
             changed["shape"] = cotangents[0].shape
         return self._pull(cotangents, own, changed)
 
     def squares(self, chunk_size: ChunkSize) -> jax.Array:
         """Squared norms of the rows, ``[B]``."""
         return map_chunks(
-            lambda example: _square(self.one(example)),
+            lambda example: square(self.one(example)),
             self.examples,
-            chunk_size(self._shared.size * self._shared.dtype.itemsize),
+            chunk_size(self.nbytes),
         )
+
+    def _split(self) -> Any:
+        own = {
+            j: split_examples(x, axis, self._size)
+            for j, (x, axis) in enumerate(
+                zip(self._operands, self.tap.axes, strict=True)
+            )
+            if isinstance(axis, int)
+        }
+        axes = self.tap.results.values()
+        cotangents = [
+            split_examples(d, axis, self._size)
+            for d, axis in zip(self._cotangents, axes, strict=True)
+        ]
+        return own, cotangents
 
     def _pull(self, cotangents, own, changed):
         def fun(s):
@@ -93,13 +127,19 @@ class Rows:
         return pullback(cotangents)[0]
 
 
-class _Masked(Rows):
+class MaskedRows(TapRows):
     """Rows of an operation that cannot be applied to one example alone."""
 
-    def __init__(self, tap, position, operands, cotangents, size):
-        super().__init__(tap, position, operands, cotangents, size)
-        self._cotangents = cotangents
-        self.examples = jnp.arange(size, dtype=jnp.int32)
+    @property
+    def nbytes(self) -> int:
+        return self._shared.nbytes + working_bytes(self.tap.op)
+
+    @property
+    def small(self) -> bool:
+        return False
+
+    def _split(self):
+        return self._numbers
 
     def one(self, example):
         def masked(d, axis):
@@ -114,8 +154,13 @@ class _Masked(Rows):
         return self._pull(cotangents, {}, {})
 
 
-class _Product(Rows):
+class ProductRows(TapRows):
     """Rows of a matrix product: ``a_i^T d_i``."""
+
+    @staticmethod
+    def fits(tap, position):
+        own = [j for j, axis in enumerate(tap.axes) if isinstance(axis, int)]
+        return tap.op.name == "dot_general" and own == [1 - position]
 
     def squares(self, chunk_size):
         own, (d,) = self.examples
@@ -138,8 +183,18 @@ class _Product(Rows):
         return _product_squares([a], d, chunk_size)
 
 
-class _Convolution(Rows):
+class ConvolutionRows(TapRows):
     """Rows of a convolution's kernel, as products at every offset of the window."""
+
+    @staticmethod
+    def fits(tap, position):
+        op = tap.op
+        if op.name != "conv_general_dilated" or op.params["batch_group_count"] != 1:
+            return False
+        numbers = op.params["dimension_numbers"]
+        by_example = tap.axes == (numbers.lhs_spec[0], SHARED)
+        window = [shape_of(op.inputs[1])[k] for k in numbers.rhs_spec[2:]]
+        return position == 1 and by_example and math.prod(window) <= _UNROLLED
 
     def one(self, example):
         own, (d,) = example
@@ -203,8 +258,24 @@ class _Convolution(Rows):
         return x.swapaxes(0, 1)
 
 
-class _Embedding(Rows):
+class LookupRows(TapRows):
     """Rows of a table that is looked up: zero but where an example looked."""
+
+    @staticmethod
+    def fits(tap, position):
+        """Whether a gather takes whole rows of a matrix, each example its own."""
+        op = tap.op
+        if op.name != "gather" or position != 0 or tap.axes[0] is not SHARED:
+            return False
+        numbers, table = op.params["dimension_numbers"], shape_of(op.inputs[0])
+        return (
+            isinstance(tap.axes[1], int)
+            and len(table) == 2
+            and tuple(numbers.start_index_map) == (0,)
+            and tuple(numbers.collapsed_slice_dims) == (0,)
+            and tuple(op.params["slice_sizes"]) == (1, table[1])
+            and tuple(numbers.offset_dims) == (len(op.outputs[0].shape) - 1,)
+        )
 
     def squares(self, chunk_size):
         own, (d,) = self.examples
@@ -219,45 +290,49 @@ class _Embedding(Rows):
         elif mode == lax.GatherScatterMode.FILL_OR_DROP:
             inside = (indices >= 0) & (indices < rows)
             d = jnp.where(inside[..., None], d, jnp.zeros_like(d))
-        same = indices[:, :, None] == indices[:, None, :]
-        products = jnp.einsum("btn,bsn->bts", d, d)
-        return jnp.sum(jnp.where(same, products, jnp.zeros_like(products)), (1, 2))
+        # Every look-up of an entry holds the sum over all of them.
+        same = (indices[:, :, None] == indices[:, None, :]).astype(d.dtype)
+        sums = jnp.einsum("bts,bsn->btn", same, d, precision="highest")
+        return jnp.sum(_squares(sums) / jnp.sum(same, 2), 1)
 
 
-def rows_of(tap, position, operands, cotangents, size) -> Rows:
-    """Rows of ``tap`` for one operand, by the cheapest rule that holds."""
-    kind: type[Rows] = _Masked
-    op = tap.op
-    # Every shared operand enters whole: none is cut along with the examples.
-    apart = all(tap.axes[j] is SHARED for j in tap.operands)
-    if apart and op.name == "conv_general_dilated" and position == 1:
-        kind = _Convolution
-    elif apart and op.name == "dot_general":
-        kind = _Product
-    elif apart and op.name == "gather" and _is_lookup(op):
-        kind = _Embedding
-    elif apart and op.name in _BY_EXAMPLE and len(tap.results) == 1:
-        kind = Rows
-    return kind(tap, position, operands, cotangents, size)
+def rows_of(tap: Tap, position: int, operands, cotangents, numbers) -> TapRows:
+    """Rows of ``tap`` for one operand, by the cheapest rule that holds.
+
+    Args:
+      tap: the operation.
+      position: the operand.
+      operands: values of all operands.
+      cotangents: of the results that are used.
+      numbers: ``[B]``, the examples counted from 0.
+    """
+    for kind in (ConvolutionRows, ProductRows, LookupRows, TapRows):
+        if kind.fits(tap, position):
+            return kind(tap, position, operands, cotangents, numbers)
+    return MaskedRows(tap, position, operands, cotangents, numbers)
 
 
 def split_examples(x: jax.Array, axis: int, size: int) -> jax.Array:
     """``x`` with a leading axis of examples, taken out of ``axis``."""
-    x = x.reshape(*x.shape[:axis], size, -1, *x.shape[axis + 1 :])
+    own = x.shape[axis] // size
+    if own == 1:
+        return jnp.moveaxis(jnp.expand_dims(x, axis + 1), axis, 0)
+    x = x.reshape(*x.shape[:axis], size, own, *x.shape[axis + 1 :])
     return jnp.moveaxis(x, axis, 0)
 
 
-def _is_lookup(op) -> bool:
-    """Whether a gather takes whole rows of a matrix."""
-    numbers = op.params["dimension_numbers"]
-    table = shape_of(op.inputs[0])
-    return (
-        len(table) == 2
-        and tuple(numbers.start_index_map) == (0,)
-        and tuple(numbers.collapsed_slice_dims) == (0,)
-        and tuple(op.params["slice_sizes"]) == (1, table[1])
-        and tuple(numbers.offset_dims) == (len(op.outputs[0].shape) - 1,)
-    )
+def working_bytes(op: Any) -> int:
+    """Memory for the largest step of a backward pass through an operation."""
+    values: list[Value] = [*op.values, *op.outputs]
+    inner = [working_bytes(inner) for body in bodies(op) for inner in body.ops]
+    return sum(v.nbytes for v in values) + max(inner, default=0)
+
+
+def square(x: jax.Array) -> jax.Array:
+    """Sum of the squared magnitudes of all entries, in at least float32."""
+    if jnp.iscomplexobj(x):
+        return square(x.real) + square(x.imag)
+    return jnp.sum(jnp.square(at_least_float32(x)))
 
 
 def _arrange(x: jax.Array, *groups: Sequence[int]) -> jax.Array:
@@ -278,34 +353,43 @@ def _product_squares(parts: Sequence[jax.Array], d: jax.Array, chunk_size: Chunk
     if times == 1:
         return sum(jnp.sum(_squares(a) * _squares(d), (1, 2)) for a in parts)
     wide = widest(d.dtype)
+    product = functools.partial(
+        jnp.einsum, precision="highest", preferred_element_type=wide
+    )
 
-    def product(pattern, x, y):
-        return jnp.einsum(pattern, x, y, preferred_element_type=wide)
+    def direct(example):
+        parts, d = example
+        return sum(square(product("htk,htn->hkn", a, d)) for a in parts)
 
-    if times * (depth + width) <= depth * width:
+    def gram(example):
+        parts, d = example
+        left = sum((product("htk,hsk->hts", a, a) for a in parts), jnp.zeros((), wide))
+        right = product("htn,hsn->hts", d, d)
+        return jnp.sum(left * right), _parts(left, right)
 
-        def one(example):
-            parts, d = example
-            gram = sum(product("htk,hsk->hts", a, a) for a in parts)
-            return jnp.sum(gram * product("htn,hsn->hts", d, d))
+    def mapped(fun, size):
+        return map_chunks(fun, (list(parts), d), chunk_size(size * wide.itemsize))
 
-        size = 2 * heads * times * times
-    else:
+    def rows():
+        return mapped(direct, heads * parts[0].shape[3] * width)
 
-        def one(example):
-            parts, d = example
-            return sum(_square(product("htk,htn->hkn", a, d)) for a in parts)
+    if times * (depth + width) > depth * width:
+        return rows()
+    squares, bound = mapped(gram, 2 * heads * times * times)
+    bound *= _CANCELLED * float(jnp.finfo(wide).eps)
+    return lax.cond(jnp.any(squares < bound), rows, lambda: squares)
 
-        size = heads * parts[0].shape[3] * width
-    return map_chunks(one, (list(parts), d), chunk_size(size * wide.itemsize))
+
+def _parts(left: jax.Array, right: jax.Array) -> jax.Array:
+    """``sum_h (sum_t |a_t| |d_t|)^2`` from Gram matrices ``[H, T, T]``."""
+    squares = jnp.maximum(
+        jnp.diagonal(left, axis1=1, axis2=2) * jnp.diagonal(right, axis1=1, axis2=2), 0
+    )
+    return jnp.sum(jnp.square(jnp.sum(jnp.sqrt(squares), 1)))
 
 
 def _squares(x: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(at_least_float32(x)), -1)
-
-
-def _square(x: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.square(at_least_float32(x)))
 
 
 def _inverse(order: Sequence[int]) -> list[int]:

@@ -13,9 +13,8 @@ respect to ``s`` is all that is used. Parameters that are used twice have two ta
 """
 
 import functools
-import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,186 +23,10 @@ from jax.extend import core
 from ltjax._numerics import at_least_float32, widest
 from ltjax.jacobian import _ghost_norms
 from ltjax.jacobian._chunks import map_chunks
-from ltjax.jacobian._independence import SHARED, Axis, operand_axes
-from ltjax.jacobian._jaxpr import Op, Program, Value, read, run, shape_of
-
-
-class Tap(NamedTuple):
-    """Where shared values meet examples."""
-
-    op: Op
-    operands: dict[int, Value]  # shared values that are made of parameters
-    axes: tuple[Axis, ...]  # batch axes of the operands
-    results: dict[int, Any]  # batch axes of the results that are used
-
-
-class Plan:
-    """A program split into what is shared and what belongs to single examples.
-
-    Attributes:
-      program: the program; its inputs are the parameters, its first output the losses.
-      size: number of examples.
-      taps: where the two parts meet.
-      depends: for each shared value, the parameters it is made of.
-      couplings: operands ``(op, position)`` that let examples meet.
-      obstacle: why rows cannot be read off the taps, or an empty string.
-    """
-
-    def __init__(self, program: Program):
-        self.program = program
-        self.size = shape_of(program.outputs[0])[0]
-        self.taps: dict[Op, Tap] = {}
-        self.depends: dict[Value, frozenset[int]] = {
-            v: frozenset([i]) for i, v in enumerate(program.inputs)
-        }
-        self.couplings: set[tuple[Op, int]] = set()
-        self.mixers: list[str] = []
-        self._suspects: list[str] = []
-        self.obstacle = ""
-        self.shared_ops: list[Op] = []
-        self._active = self._find_active()
-        self._axes = self._find_axes()
-        self._find_taps()
-        self._measure()
-        # Products of data and parameters that go to all examples: with nothing else
-        # in the way they could be other examples.
-        if not (self.couplings or self.mixers):
-            self.mixers = self._suspects
-        if program.outputs[0] in program.inputs:
-            self.obstacle = "the losses are a parameter themselves"
-
-    @property
-    def independent(self) -> bool:
-        """Whether no example is known to influence the loss of another."""
-        return not (self.couplings or self.mixers or self.obstacle)
-
-    @property
-    def share(self) -> float:
-        """Share of the multiply-adds whose input tangents interception saves."""
-        return self.saved / self.total if self.total else 1.0
-
-    @property
-    def reason(self) -> str:
-        """What couples the examples, or what interception would save, in words."""
-        if self.obstacle:
-            return self.obstacle
-        if self.couplings:
-            names = sorted({op.name for op, _ in self.couplings})
-            return f"examples influence each other through {', '.join(names)}"
-        if self.mixers:
-            names = sorted(set(self.mixers))
-            return f"examples are not known to stay apart in {', '.join(names)}"
-        return f"examples are independent; {self.share:.0%} of the products are tapped"
-
-    def shared_operands(self, op: Op) -> dict[int, Value]:
-        """Operands made of parameters and of no example, by position."""
-        return {
-            j: a
-            for j, a in enumerate(op.inputs)
-            if isinstance(a, Value) and self.depends.get(a)
-        }
-
-    def holds(self, name: str) -> bool:
-        """Whether a primitive occurs anywhere."""
-        return any(_holds(op, name) for op in self.program.ops)
-
-    def _find_active(self) -> set[Value]:
-        """Values with a derivative with respect to the parameters."""
-        active = set(self.program.inputs)
-        for op in self.program.ops:
-            if op.name != "stop_gradient" and any(a in active for a in _values(op)):
-                active |= {v for v in op.outputs if _inexact(v)}
-        return active
-
-    def _find_axes(self) -> dict[Value, Axis]:
-        """Batch axis of every active value that the losses depend on."""
-        producers = {v: op for op in self.program.ops for v in op.outputs}
-        inputs = set(self.program.inputs)
-        uses: dict[Value, list[tuple[Op | None, int, Axis]]] = {}
-        axes: dict[Value, Axis] = dict.fromkeys(inputs, SHARED)
-
-        def settle(value):
-            """A value is that of examples if any use says so; other uses couple."""
-            if value in inputs or value not in uses:
-                return
-            found = [axis for _, _, axis in uses[value]]
-            axes[value] = next((a for a in found if a is not SHARED), SHARED)
-            for op, position, axis in uses[value]:
-                if axis != axes[value] and op is not None:
-                    self.couplings.add((op, position))
-
-        losses = self.program.outputs[0]
-        if losses in self._active:
-            uses[losses] = [(None, 0, 0)]
-        self._edges: dict[Op, list[Axis]] = {}
-        for op in reversed(self.program.ops):
-            for value in op.outputs:
-                if value in self._active:
-                    settle(value)
-            results = [axes.get(v) for v in op.outputs]
-            if all(axis is None for axis in results):
-                continue
-            rows = any(isinstance(axis, int) for axis in results)
-            operands = None
-            if rows:
-                operands = operand_axes(op, results, self.size, producers)
-                if operands is None:
-                    self.mixers.append(op.name)
-                if SHARED in results:
-                    self.obstacle = f"{op.name} returns shared values and examples"
-            operands = operands or [SHARED] * len(op.inputs)
-            self._edges[op] = operands
-            for position, (atom, axis) in enumerate(
-                zip(op.inputs, operands, strict=True)
-            ):
-                if (
-                    isinstance(atom, Value)
-                    and atom in self._active
-                    and axis is not None
-                ):
-                    uses.setdefault(atom, []).append((op, position, axis))
-        return axes
-
-    def _find_taps(self) -> None:
-        for op in self.program.ops:
-            if op not in self._edges:
-                continue
-            results = {
-                j: self._axes[v]
-                for j, v in enumerate(op.outputs)
-                if v in self._active and self._axes.get(v) is not None
-            }
-            shared = self.shared_operands(op)
-            if SHARED in results.values():
-                made_of = frozenset[int]().union(
-                    *(self.depends[v] for v in shared.values())
-                )
-                self.depends |= {op.outputs[j]: made_of for j in results}
-                if made_of:
-                    self.shared_ops.append(op)
-            elif results and shared:
-                self.taps[op] = Tap(op, shared, tuple(self._edges[op]), results)
-        for op in (*self.taps, *self.shared_ops):
-            if _holds(op, "custom_vjp_call"):
-                self.obstacle = "a custom_vjp of parameters has no tangents"
-
-    def _measure(self) -> None:
-        """Multiply-adds whose tangents interception saves, and all of them."""
-        self.saved = self.total = 0
-        for op in self.program.ops:
-            if op not in self._edges:
-                continue
-            active = any(a in self._active for a in _values(op))
-            cost = multiply_adds(op) if active else 0
-            shared = all(self._axes.get(v, SHARED) is SHARED for v in op.outputs)
-            opaque = op in self.taps and op.name not in _ghost_norms.PRODUCTS
-            self.total += cost
-            self.saved += 0 if shared or opaque else cost
-            data = any(
-                isinstance(a, Value) and a not in self._active for a in op.inputs
-            )
-            if shared and cost and data:
-                self._suspects.append(op.name)
+from ltjax.jacobian._jaxpr import Op, Value, is_inexact, read, run
+from ltjax.jacobian._placement import positions, zeros
+from ltjax.jacobian._plan import Plan, Tap
+from ltjax.jacobian._views import overlapping, views
 
 
 class Intercepted:
@@ -212,12 +35,9 @@ class Intercepted:
     Args:
       plan: the plan.
       leaves: the parameters.
-      freeze: whether examples influence each other through constants only.
     """
 
-    def __init__(
-        self, plan: Plan, leaves: Sequence[jax.Array], *, freeze: bool = False
-    ):
+    def __init__(self, plan: Plan, leaves: Sequence[jax.Array]):
         self._plan = plan
         self._leaves = list(leaves)
         self._taps = list(plan.taps.values())
@@ -225,18 +45,18 @@ class Intercepted:
         # What must outlive the evaluation: outputs, and operands that derivatives need.
         kept = {a for a in program.outputs if isinstance(a, Value)}
         for op in (*plan.taps, *plan.shared_ops):
-            kept.update(_values(op))
+            kept.update(op.values)
 
         def evaluate(probes):
             env = dict(program.consts)
             env.update(zip(program.inputs, leaves, strict=True))
-            run(program.ops, env, functools.partial(self._visit, freeze, probes))
+            run(program.ops, env, functools.partial(self._visit, probes))
             values = {v: env[v] for v in kept}
             return read(env, program.outputs[0]), values
 
         probes = {
-            op: [jnp.zeros(v.shape, v.dtype) for v in _tapped(tap)]
-            for op, tap in plan.taps.items()
+            tap.op: [zeros(tap.op.outputs[j].aval) for j in tap.results]
+            for tap in self._taps
         }
         losses, self._pullback, self._env = _vjp(evaluate, probes)
         self.outputs = [read(self._env, a) for a in program.outputs]
@@ -245,13 +65,10 @@ class Intercepted:
         self._kept: dict[tuple[Op, int], jax.Array] = {}
         self._trace = core.get_opaque_trace_state()
 
-    def _visit(self, freeze, probes, op, operands):
-        if freeze:
-            operands = [
-                jax.lax.stop_gradient(x) if (op, j) in self._plan.couplings else x
-                for j, x in enumerate(operands)
-            ]
+    def _visit(self, probes, op, operands):
         results = list(op.bind(*operands))
+        if op in self._plan.frozen:
+            results = [jax.lax.stop_gradient(x) for x in results]
         tap = self._plan.taps.get(op)
         if tap:
             for j, probe in zip(tap.results, probes[op], strict=True):
@@ -270,14 +87,18 @@ class Intercepted:
             tangents.update(
                 (v, t) for v, t in zip(op.outputs, moved, strict=True) if t is not None
             )
-        total = jnp.zeros(self._losses.shape, widest(self._losses.dtype))
+        total = jnp.zeros_like(self._losses, widest(self._losses.dtype))
         for tap, cotangents in zip(self._taps, self._unit_cotangents(), strict=True):
             made, left = self._kept_rows(tap)
             for value, rows in made:
                 if value in tangents:
                     t = tangents[value]
                     total += jnp.tensordot(
-                        rows, t, t.ndim, preferred_element_type=total.dtype
+                        rows,
+                        t,
+                        t.ndim,
+                        precision="highest",
+                        preferred_element_type=total.dtype,
                     )
             moved = self._push(tap.op, tangents, left)
             for (j, axis), d in zip(tap.results.items(), cotangents, strict=True):
@@ -301,39 +122,27 @@ class Intercepted:
     def squares(self, keep: Sequence[bool], chunk_size: Callable[[int], int]):
         """Squared norm of every row, over the parameters to ``keep``."""
         wanted = {i for i, k in enumerate(keep) if k}
-        slots = self._slots(wanted)
-        cotangents = dict(zip(self._plan.taps, self._unit_cotangents(), strict=True))
-        total = jnp.zeros(self._losses.shape, widest(self._losses.dtype))
-        direct = set()
-        for i in wanted:
-            if len(slots[i]) == 1 and slots[i][0][2]:
-                tap, position, _ = slots[i][0]
-                rows = self._rows(tap, position, cotangents[tap.op])
-                total += self._squares(rows, chunk_size).astype(total.dtype)
-                direct.add(i)
-        rest = wanted - direct
+        direct, rest = self._separate(wanted)
+        total = jnp.zeros_like(self._losses, widest(self._losses.dtype))
+        for rows in direct:
+            total += self._squares(rows, chunk_size).astype(total.dtype)
         if rest:
+            left = wanted & _union(self._plan.made_of[v] for v, _ in rest)
 
             def squares(row):
-                return sum(jnp.sum(jnp.square(at_least_float32(row[i]))) for i in rest)
+                return sum(_ghost_norms.square(row[i]) for i in left)
 
-            total += self._map_rows(squares, rest, chunk_size).astype(total.dtype)
+            total += self._map_rows(squares, rest, left, chunk_size).astype(total.dtype)
         return total
 
     def rows(self, chunk_size: Callable[[int], int]) -> list[jax.Array]:
         """All rows, one array for each parameter."""
         everything = set(range(len(self._leaves)))
-        return self._map_rows(lambda row: list(row), everything, chunk_size)
+        rest = [(v, self._rows(tap, j)) for tap, j, v in self._slots(everything)]
+        return self._map_rows(list, rest, everything, chunk_size)
 
-    def _map_rows(self, fun, wanted: set[int], chunk_size: Callable[[int], int]):
+    def _map_rows(self, fun, parts, wanted: set[int], chunk_size: Callable[[int], int]):
         """``fun(row)`` of every example; only the ``wanted`` leaves are right."""
-        cotangents = dict(zip(self._plan.taps, self._unit_cotangents(), strict=True))
-        parts = [
-            (value, self._rows(tap, j, cotangents[tap.op]))
-            for tap in self._taps
-            for j, value in tap.operands.items()
-            if self._plan.depends[value] & wanted
-        ]
 
         def one(examples):
             found: dict[Value, jax.Array] = {}
@@ -341,14 +150,13 @@ class Intercepted:
                 _accumulate(found, value, rows.one(example))
             return fun(self._to_parameters(found))
 
-        size = sum(
-            self._leaves[i].size * self._leaves[i].dtype.itemsize for i in wanted
-        )
+        size = sum(self._leaves[i].nbytes for i in wanted)
+        size += sum(rows.nbytes for _, rows in parts)
         # An index keeps the mapping alive for parameters that no tap depends on.
-        xs = ([rows.examples for _, rows in parts], jnp.arange(self._plan.size))
+        xs = ([rows.examples for _, rows in parts], positions(self._losses))
         return map_chunks(lambda x: one(x[0]), xs, chunk_size(size))
 
-    def _squares(self, rows: _ghost_norms.Rows, chunk_size: Callable[[int], int]):
+    def _squares(self, rows: _ghost_norms.TapRows, chunk_size: Callable[[int], int]):
         """Squared norms; rows that are small are kept, for other products with them."""
         if not rows.small:
             return rows.squares(chunk_size)
@@ -367,35 +175,42 @@ class Intercepted:
         left = {j: v for j, v in tap.operands.items() if (tap.op, j) not in self._kept}
         return made, left
 
-    def _rows(self, tap: Tap, position: int, cotangents: Sequence[jax.Array]):
+    def _rows(self, tap: Tap, position: int) -> _ghost_norms.TapRows:
         operands = [read(self._env, a) for a in tap.op.inputs]
+        cotangents = dict(zip(self._plan.taps, self._unit_cotangents(), strict=True))
         return _ghost_norms.rows_of(
-            tap, position, operands, cotangents, self._plan.size
+            tap, position, operands, cotangents[tap.op], positions(self._losses)
         )
 
-    def _slots(self, wanted: set[int]):
-        """For each parameter: the tap operands made of it, and if norms are kept."""
-        program = self._plan.program
-        pure: dict[Value, bool] = dict.fromkeys(program.inputs, True)
-        for op in self._plan.shared_ops:
-            same = op.name in _ghost_norms.ISOMETRIES and (
-                math.prod(shape_of(op.inputs[0])) == math.prod(op.outputs[0].shape)
-            )
-            made_of = self._plan.shared_operands(op).values()
-            for v in op.outputs:
-                pure[v] = same and all(pure[u] for u in made_of)
-        return {
-            i: [
-                (tap, j, pure.get(value, False))
-                for tap in self._taps
-                for j, value in tap.operands.items()
-                if i in self._plan.depends[value]
-            ]
-            for i in wanted
-        }
+    def _slots(self, wanted: set[int]) -> list[tuple[Tap, int, Value]]:
+        """Where the wanted parameters enter: taps, positions, shared values."""
+        return [
+            (tap, j, value)
+            for tap in self._taps
+            for j, value in tap.operands.items()
+            if self._plan.made_of[value] & wanted
+        ]
+
+    def _separate(self, wanted: set[int]):
+        """Rows whose norms add up to that of the whole row, and what is left.
+
+        A part of a parameter that enters at one place only, as it is, contributes the
+        norm of the row there. What enters in several places has to be added first.
+        """
+        found = views(self._plan.program, self._plan.shared_ops)
+        slots = self._slots(wanted)
+        mixed = _union(self._plan.made_of[v] for *_, v in slots if v not in found)
+        alone: dict[Value, bool] = {}
+        for i in wanted - mixed:
+            own = [v for *_, v in slots if i in self._plan.made_of[v]]
+            shared = overlapping([found[v] for v in own])
+            alone.update((v, not s) for v, s in zip(own, shared, strict=True))
+        direct = [self._rows(tap, j) for tap, j, v in slots if alone.get(v)]
+        rest = [(v, self._rows(tap, j)) for tap, j, v in slots if not alone.get(v)]
+        return direct, rest
 
     def _push(
-        self, op: Op, tangents: dict[Value, Any], operands: dict[int, Value]
+        self, op: Op, tangents: dict[Value, Any], operands: Mapping[int, Value]
     ) -> list[Any]:
         """Tangents of the results of ``op``; None where there is none."""
         moving = {j: tangents[v] for j, v in operands.items() if v in tangents}
@@ -404,14 +219,14 @@ class Intercepted:
         fun, at = self._partial(op, moving)
         _, moved = jax.jvp(fun, at, list(moving.values()))
         return [
-            t if _inexact(v) else None for v, t in zip(op.outputs, moved, strict=True)
+            t if is_inexact(v) else None for v, t in zip(op.outputs, moved, strict=True)
         ]
 
     def _pull(
         self,
         op: Op,
         cotangents: dict[int, Any],
-        operands: dict[int, Value],
+        operands: Mapping[int, Value],
         found: dict[Value, jax.Array],
     ) -> None:
         """Adds the cotangents of the operands of ``op`` to ``found``."""
@@ -475,21 +290,6 @@ class Intercepted:
         return list(cotangents.values())
 
 
-def multiply_adds(op: Op) -> int:
-    """Multiplications of an operation's matrix products and convolutions."""
-    if op.name == "dot_general":
-        (contract, _), _ = op.params["dimension_numbers"]
-        shape = shape_of(op.inputs[0])
-        return math.prod(op.outputs[0].shape) * math.prod(shape[k] for k in contract)
-    if op.name == "conv_general_dilated":
-        kernel = shape_of(op.inputs[1])
-        features = kernel[op.params["dimension_numbers"].rhs_spec[0]]
-        return math.prod(op.outputs[0].shape) * math.prod(kernel) // features
-    times = op.params.get("length", 1) if op.name == "scan" else 1
-    bodies = (Program(body) for body in _bodies(op))
-    return times * sum(multiply_adds(inner) for body in bodies for inner in body.ops)
-
-
 @jax.custom_jvp
 def _probe(y: jax.Array, t: jax.Array) -> jax.Array:
     """``y``, with the derivatives of ``y + t``."""
@@ -523,49 +323,28 @@ def _vjp(evaluate, probes):
 
 
 def _row_sums(d, t, axis, size, dtype):
-    """Sum of ``d * t`` over all entries that belong to one example."""
-    axes = tuple(k for k in range(d.ndim) if k != axis)
-    rows = jnp.sum(d.astype(dtype) * t.astype(dtype), axes)
-    return jnp.sum(rows.reshape(size, -1), 1)
+    """Sum of ``d * t`` over all entries that belong to one example.
+
+    For complex values this is the pairing of JAX: real, and without a conjugate.
+    """
+    if jnp.iscomplexobj(d):
+        product = (d * t).real.astype(dtype)
+    else:
+        product = d.astype(dtype) * t.astype(dtype)
+    rows = jnp.sum(product, tuple(k for k in range(d.ndim) if k != axis))
+    return rows if rows.size == size else jnp.sum(rows.reshape(size, -1), 1)
+
+
+def _union(sets: Iterable[frozenset[int]]) -> frozenset[int]:
+    return frozenset[int]().union(*sets)
 
 
 def _along(weights: jax.Array, shape: tuple[int, ...], axis: int) -> jax.Array:
     """Weights of examples, to be multiplied with an array of that batch axis."""
-    rows = jnp.repeat(weights, shape[axis] // weights.size)
+    own = shape[axis] // weights.size
+    rows = weights if own == 1 else jnp.repeat(weights, own)
     return rows.reshape([-1 if k == axis else 1 for k in range(len(shape))])
 
 
 def _accumulate(found: dict[Value, jax.Array], value: Value, x: jax.Array) -> None:
     found[value] = found[value] + x if value in found else x
-
-
-def _tapped(tap: Tap) -> list[Value]:
-    return [tap.op.outputs[j] for j in tap.results]
-
-
-def _values(op: Op) -> list[Value]:
-    return [a for a in op.inputs if isinstance(a, Value)]
-
-
-def _inexact(value: Value) -> bool:
-    return jnp.issubdtype(value.dtype, jnp.inexact)
-
-
-def _bodies(op: Op) -> list[core.ClosedJaxpr]:
-    """Functions inside an operation: loop bodies, branches."""
-    found = []
-    for param in jax.tree.leaves(
-        list(op.params.values()),
-        is_leaf=lambda x: isinstance(x, (core.Jaxpr, core.ClosedJaxpr)),
-    ):
-        if isinstance(param, core.ClosedJaxpr):
-            found.append(param)
-        elif isinstance(param, core.Jaxpr):
-            found.append(core.ClosedJaxpr(param, ()))
-    return found
-
-
-def _holds(op: Op, name: str) -> bool:
-    return op.name == name or any(
-        _holds(inner, name) for body in _bodies(op) for inner in Program(body).ops
-    )

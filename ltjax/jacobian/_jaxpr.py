@@ -4,12 +4,14 @@
 of a model is one entry, and single operations can be evaluated and differentiated.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
+from jax.extend import core, source_info_util
 
 _INLINED = {"jit", "pjit", "closed_call", "core_call"}
 
@@ -17,11 +19,26 @@ _INLINED = {"jit", "pjit", "closed_call", "core_call"}
 class Value:
     """An array of a traced program, known by its identity."""
 
-    __slots__ = ("dtype", "shape")
+    __slots__ = ("aval",)
 
     def __init__(self, aval: Any):
-        self.shape = tuple(getattr(aval, "shape", ()))
-        self.dtype: Any = getattr(aval, "dtype", None)
+        self.aval = aval
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(getattr(self.aval, "shape", ()))
+
+    @property
+    def dtype(self) -> Any:
+        return getattr(self.aval, "dtype", None)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * getattr(self.dtype, "itemsize", 0)
 
 
 class Op:
@@ -46,6 +63,17 @@ class Op:
     @property
     def params(self) -> dict[str, Any]:
         return self._eqn.params
+
+    @property
+    def values(self) -> list[Value]:
+        """Operands that are not literals."""
+        return [a for a in self.inputs if isinstance(a, Value)]
+
+    @property
+    def where(self) -> str:
+        """The primitive, and the line of the user's program that calls it."""
+        line = source_info_util.summarize(self._eqn.source_info)
+        return f"{self.name} ({':'.join(line.rsplit('/', 1)[-1].split(':')[:2])})"
 
     def bind(self, *operands: Any, **changed: Any) -> tuple[Any, ...]:
         """Results of the operation, with some of its parameters ``changed``."""
@@ -113,3 +141,42 @@ def trace(fun: Callable[..., Any], *args: Any) -> tuple[Program, Any]:
 def shape_of(atom: Value | core.Literal) -> tuple[int, ...]:
     """Shape of a value or of a literal."""
     return atom.shape if isinstance(atom, Value) else np.shape(atom.val)
+
+
+def dtype_of(atom: Value | core.Literal) -> Any:
+    """Dtype of a value or of a literal."""
+    aval: Any = atom.aval
+    return aval.dtype
+
+
+def is_inexact(atom: Value | core.Literal) -> bool:
+    """Whether a value can have a derivative."""
+    return jnp.issubdtype(dtype_of(atom), jnp.inexact)
+
+
+def abstract(atoms: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+    """Shapes and dtypes, to trace functions of operands with."""
+    return [jax.ShapeDtypeStruct(shape_of(a), dtype_of(a)) for a in atoms]
+
+
+def closed(body: Any) -> Program:
+    """The program of a jaxpr that is a parameter of an operation."""
+    is_closed = isinstance(body, core.ClosedJaxpr)
+    return Program(body if is_closed else core.ClosedJaxpr(body, ()))
+
+
+def bodies(op: Op) -> list[Program]:
+    """Functions inside an operation: loop bodies, branches."""
+    kinds = core.Jaxpr, core.ClosedJaxpr
+    params = jax.tree.leaves(
+        list(op.params.values()), is_leaf=lambda x: isinstance(x, kinds)
+    )
+    return [closed(p) for p in params if isinstance(p, kinds)]
+
+
+def nested(op: Op) -> Iterator[Op]:
+    """The operation, and all that it holds at any depth."""
+    yield op
+    for body in bodies(op):
+        for inner in body.ops:
+            yield from nested(inner)

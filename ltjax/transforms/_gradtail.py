@@ -10,7 +10,8 @@ import optax
 
 from ltjax import _validate
 from ltjax._numerics import at_least_float32, safe_divide
-from ltjax.jacobian._operator import DEFINITIONS, resolve_mask, select
+from ltjax.jacobian._operator import DEFINITIONS
+from ltjax.jacobian._trees import resolve_mask, select
 from ltjax.transforms._weighting import (
     Weighting,
     count_step,

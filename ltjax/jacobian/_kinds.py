@@ -1,0 +1,302 @@
+"""Kinds of Jacobians: intercepted, by `jax.linearize`, of a function of examples."""
+
+import math
+from collections.abc import Callable
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from ltjax._numerics import widest
+from ltjax.jacobian import _ghost_norms, _trees
+from ltjax.jacobian._chunks import ChunkSize, map_chunks
+from ltjax.jacobian._intercept import Intercepted
+from ltjax.jacobian._jaxpr import Program, nested
+from ltjax.jacobian._operator import Jacobian
+from ltjax.jacobian._placement import positions, vary
+from ltjax.jacobian._plan import NoDefinition, Plan, attribute, freeze
+
+
+@final
+class InterceptedJacobian(Jacobian):
+    """Rows of independent examples, read off one backward pass."""
+
+    def __init__(self, params: Any, tapped: Intercepted, plan: Plan):
+        losses = tapped.outputs[0]
+        super().__init__(params, losses.shape, losses.dtype, "intercept", plan.reason)
+        self._tapped = tapped
+        self._plan = plan
+
+    def _jvp(self, direction, definition):
+        _require_definition(self._plan, definition)
+        return self._tapped.dots(_trees.optional(direction))
+
+    def _vjp(self, cotangents):
+        return self._unflatten(self._tapped.gradient(cotangents.astype(self.dtype)))
+
+    def _dense(self, chunk_size):
+        return self._unflatten(self._tapped.rows(chunk_size))
+
+    def _norms(self, mask, chunk_size, definition):
+        _require_definition(self._plan, definition)
+        return _tapped_norms(self._tapped, self.params, mask, chunk_size)
+
+    def _unflatten(self, leaves):
+        return jax.tree.unflatten(jax.tree.structure(self.params), leaves)
+
+
+@final
+class LinearizedJacobian(Jacobian):
+    """Products by forward mode and by its transpose, one backward pass a row."""
+
+    def __init__(
+        self,
+        params: Any,
+        outputs: jax.Array,
+        forward: Callable[[Any], jax.Array],
+        transposed: Callable[[jax.Array], Any],
+        plan: Plan | None,
+        program: Program,
+    ):
+        shape = outputs.shape
+        reason = plan.reason if plan else f"the outputs have shape {shape}, not (B,)"
+        super().__init__(params, shape, outputs.dtype, "linearize", reason)
+        self._outputs = outputs
+        self._forward = forward
+        self._transposed = transposed
+        self._plan = plan
+        self._row_bytes = _trees.nbytes(params) + 2 * max(
+            map(_ghost_norms.working_bytes, program.ops), default=0
+        )
+        self.primitives = _primitives(program)
+
+    @staticmethod
+    def make(
+        jaxpr: core.ClosedJaxpr, params: Any, program: Program, plan: Plan | None
+    ) -> tuple[list[jax.Array], "LinearizedJacobian"]:
+        """Outputs of a function of flat arrays, and the Jacobian of the first."""
+
+        def fun(params):
+            losses, *aux = core.jaxpr_as_fun(jaxpr)(*jax.tree.leaves(params))
+            return losses, aux
+
+        if "custom_vjp_call" in _primitives(program):
+            losses, forward, transposed, aux = _by_transposition(fun, params)
+        else:
+            losses, forward, aux = jax.linearize(fun, params, has_aux=True)
+            transposed = jax.linear_transpose(forward, params)
+        jacobian = LinearizedJacobian(
+            params,
+            losses,
+            lambda direction: _partial_jvp(forward, params, direction),
+            lambda cotangents: transposed(cotangents)[0],
+            plan,
+            program,
+        )
+        return [losses, *aux], jacobian
+
+    def _jvp(self, direction, definition):
+        tapped = self._by_definition(definition)
+        if tapped:
+            return tapped.dots(_trees.optional(direction))
+        return self._forward(direction)
+
+    def _vjp(self, cotangents):
+        return self._transposed(cotangents.astype(self.dtype))
+
+    def _dense(self, chunk_size):
+        return self.map_rows(lambda row: row, chunk_size)
+
+    def _norms(self, mask, chunk_size, definition):
+        if definition is None and self._plan and not self._plan.independent:
+            raise ValueError(
+                f"norms needs a definition here ({self._plan.reason}): 'row' (exact, "
+                "one backward pass per example), 'frozen' (batch statistics held "
+                "constant) or 'attribution' (layer by layer)."
+            )
+        tapped = self._by_definition(definition)
+        if tapped:
+            return _tapped_norms(tapped, self.params, mask, chunk_size)
+        return self.map_rows(_norm(mask, self.dtype), chunk_size)
+
+    def _by_definition(self, definition: str | None) -> Intercepted | None:
+        """What computes a definition of the rows, or None for the rows themselves."""
+        if definition in (None, "row"):
+            return None
+        plan = _require_definition(self._plan, definition)
+        return None if plan is None else Intercepted(plan, jax.tree.leaves(self.params))
+
+    def map_rows(self, fun: Callable[[Any], Any], chunk_size: ChunkSize) -> Any:
+        """``fun(row)`` for every row, stacked to the shape of the outputs."""
+        rows = math.prod(self.shape)
+
+        where = positions(self._outputs)
+
+        def one(index):
+            return fun(self._transposed((where == index).astype(self.dtype)))
+
+        out = map_chunks(one, where.reshape(rows), chunk_size(self._row_bytes))
+        return jax.tree.map(lambda x: x.reshape(self.shape + x.shape[1:]), out)
+
+
+@final
+class ExamplesJacobian(Jacobian):
+    """Rows of a function of single examples, independent whatever it holds."""
+
+    def __init__(
+        self,
+        jacobian: LinearizedJacobian,
+        loss_fn: Callable[[Any, Any], jax.Array],
+        batch: Any,
+    ):
+        super().__init__(
+            jacobian.params,
+            jacobian.shape,
+            jacobian.dtype,
+            jacobian.method,
+            jacobian.reason,
+        )
+        self._jacobian = jacobian
+        self._loss_fn = loss_fn
+        self._batch = batch
+
+    def _jvp(self, direction, definition):
+        return self._jacobian.jvp(direction)
+
+    def _vjp(self, cotangents):
+        return self._jacobian.vjp(cotangents)
+
+    def _dense(self, chunk_size):
+        return self._map_rows(lambda row: row, chunk_size)
+
+    def _norms(self, mask, chunk_size, definition):
+        return self._map_rows(_norm(mask, self.dtype), chunk_size)
+
+    def _map_rows(self, fun: Callable[[Any], Any], chunk_size: ChunkSize) -> Any:
+        # On a sharded batch XLA may get the gradients of kernels wrong in vmap(grad).
+        if "conv_general_dilated" in self._jacobian.primitives:
+            return self._jacobian.map_rows(fun, chunk_size)
+        gradient = jax.grad(self._loss_fn)
+        return map_chunks(
+            lambda example: fun(gradient(self.params, example)),
+            self._batch,
+            chunk_size(_trees.nbytes(self.params)),
+        )
+
+
+@final
+class VaryingJacobian(Jacobian):
+    """Rows on each device of a `jax.shard_map` whose parameters are replicated.
+
+    Rows belong to the device of their example. The weighted gradient is summed over
+    all devices, as `jax.grad` does where values are known to vary.
+    """
+
+    def __init__(self, jacobian: Jacobian, params: Any, axes: frozenset[str]):
+        super().__init__(
+            params, jacobian.shape, jacobian.dtype, jacobian.method, jacobian.reason
+        )
+        self._jacobian = jacobian
+        self._axes = axes
+
+    def _jvp(self, direction, definition):
+        return self._jacobian.jvp(
+            vary_leaves(direction, self._axes), definition=definition
+        )
+
+    def _vjp(self, cotangents):
+        total = jax.linear_transpose(lambda p: vary_leaves(p, self._axes), self.params)
+        return total(self._jacobian.vjp(cotangents))[0]
+
+    def _dense(self, chunk_size):
+        return self._jacobian._dense(chunk_size)
+
+    def _norms(self, mask, chunk_size, definition):
+        return self._jacobian._norms(mask, chunk_size, definition)
+
+
+def vary_leaves(tree: Any, axes: frozenset[str]) -> Any:
+    """A tree of parameters as values that may differ between devices."""
+    return jax.tree.map(lambda x: vary(x, axes), tree)
+
+
+def _primitives(program: Program) -> frozenset[str]:
+    """Names of all operations, at any depth."""
+    return frozenset(inner.name for op in program.ops for inner in nested(op))
+
+
+def _by_transposition(fun: Callable[[Any], Any], params: Any):
+    """`jax.linearize` for functions with backward rules of their own.
+
+    These have no forward mode. The product with a direction is the transpose of the
+    pullback, if all that the rules do can be transposed.
+    """
+    losses, pullback, aux = jax.vjp(fun, params, has_aux=True)
+
+    def forward(direction):
+        try:
+            return jax.linear_transpose(pullback, losses)((direction,))[0]
+        except (NotImplementedError, TypeError, AssertionError) as error:
+            raise ValueError(
+                "jvp is not possible here: losses_fn holds a custom_vjp, which has no "
+                "forward mode, and its backward rule cannot be transposed. vjp, norms "
+                "and dense are."
+            ) from error
+
+    return losses, forward, pullback, aux
+
+
+def _partial_jvp(forward: Callable[[Any], jax.Array], params: Any, direction: Any):
+    """``forward(direction)``, spending nothing on leaves that are left out."""
+    leaves, treedef = jax.tree.flatten(params)
+    tangents = _trees.leaves(direction)
+    if not any(map(_trees.is_masked, tangents)):
+        return forward(direction)
+    zeros = [jnp.zeros_like(p) for p in leaves]
+    kept = [i for i, t in enumerate(tangents) if not _trees.is_masked(t)]
+
+    def restricted(*some):
+        full = list(zeros)
+        for i, t in zip(kept, some, strict=True):
+            full[i] = t
+        return forward(jax.tree.unflatten(treedef, full))
+
+    # A linear map is its own derivative, and derivatives skip what is constant.
+    at = tuple(zeros[i] for i in kept)
+    return jax.jvp(restricted, at, tuple(tangents[i] for i in kept))[1]
+
+
+def _require_definition(plan: Plan | None, definition: str | None) -> Plan | None:
+    """The plan that computes a definition of the rows, None for the rows themselves."""
+    if definition in (None, "row"):
+        return None
+    try:
+        if plan is None:
+            raise NoDefinition("losses of shape [B] are needed")
+        if plan.independent and not plan.data_ops:
+            return None
+        return freeze(plan) if definition == "frozen" else attribute(plan)
+    except NoDefinition as error:
+        raise ValueError(
+            f"definition={definition!r} cannot be told here: {error}. Put "
+            "jax.lax.stop_gradient around the batch statistics in losses_fn and ask "
+            "for 'row', which is what 'frozen' means."
+        ) from None
+
+
+def _tapped_norms(tapped: Intercepted, params: Any, mask: Any, chunk_size: ChunkSize):
+    kept = _trees.leaves(_trees.select(params, mask))
+    keep = [not _trees.is_masked(x) for x in kept]
+    return jnp.sqrt(tapped.squares(keep, chunk_size))
+
+
+def _norm(mask: Any, dtype: Any) -> Callable[[Any], jax.Array]:
+    """The norm of one row, over the leaves that a mask selects."""
+
+    def norm(row):
+        leaves = jax.tree.leaves(_trees.select(row, mask))
+        squares = (_ghost_norms.square(g) for g in leaves)
+        return jnp.sqrt(sum(squares, start=jnp.zeros((), widest(dtype))))
+
+    return norm

@@ -1,0 +1,405 @@
+"""Where shared values meet examples in a program, and whether examples stay apart.
+
+Every active value, one with a derivative with respect to the parameters, is either
+that of examples, along a batch axis, or shared by all of them. The batch axes are
+followed from the losses back to the parameters by the rules of `ltjax.jacobian._rules`.
+Where a value of examples is needed whole, examples are coupled. Where a shared value
+enters an operation whose results are those of examples is a *tap*: all that parameters
+do to losses, they do there.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+
+from ltjax.jacobian._calls import backward
+from ltjax.jacobian._constants import Constants
+from ltjax.jacobian._independence import operand_axes
+from ltjax.jacobian._jaxpr import (
+    Op,
+    Program,
+    Value,
+    bodies,
+    is_inexact,
+    nested,
+    shape_of,
+)
+from ltjax.jacobian._linearity import NONLINEAR, linearity
+from ltjax.jacobian._rules import SHARED, Axis
+
+PRODUCTS = frozenset(["dot_general", "conv_general_dilated"])
+_REDUCTIONS = frozenset(["reduce_sum", "reduce_max", "reduce_min", "reduce_prod"])
+
+
+class NoDefinition(Exception):
+    """Batch statistics cannot be told from the rest of a program; the text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """Where shared values meet examples."""
+
+    op: Op
+    operands: Mapping[int, Value]  # shared values that are made of parameters
+    axes: tuple[Axis, ...]  # batch axes of the operands
+    results: Mapping[int, int]  # batch axes of the results that are used
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """How examples run through a program, from the losses back to the parameters."""
+
+    axes: Mapping[Value, Axis]  # of the active values that the losses depend on
+    edges: Mapping[Op, list[Axis]]  # axes that each operation needs of its operands
+    couplings: tuple[tuple[Op, int], ...]  # operands of examples that are needed whole
+    unknown: tuple[Op, ...]  # without a rule that shows that examples stay apart
+    both: tuple[Op, ...]  # results of examples beside shared ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A program split into what is shared and what belongs to single examples.
+
+    Attributes:
+      program: the program; its inputs are the parameters, its first output the losses.
+      size: number of examples.
+      frozen: operations whose results count as constants.
+      flow: how examples run through the program.
+      taps: where the two parts meet, in the order of the program.
+      shared_ops: operations on shared values alone that parameters reach.
+      made_of: for each shared value, the parameters it is made of.
+      data_ops: shared operations in which data enters that could be a whole batch.
+      obstacle: why rows cannot be read off the taps, or an empty string.
+      intercepted: share of the multiply-adds whose input tangents the taps save.
+    """
+
+    program: Program
+    size: int
+    frozen: frozenset[Op]
+    flow: Flow
+    taps: Mapping[Op, Tap]
+    shared_ops: tuple[Op, ...]
+    made_of: Mapping[Value, frozenset[int]]
+    data_ops: tuple[Op, ...]
+    obstacle: str
+    intercepted: float
+
+    @property
+    def independent(self) -> bool:
+        """Whether no example is known to influence the loss of another."""
+        return not (self.flow.couplings or self.flow.unknown or self.obstacle)
+
+    @property
+    def reason(self) -> str:
+        """What couples the examples, or what interception would save, in words."""
+        if self.obstacle:
+            return self.obstacle
+        if self.flow.unknown:
+            return f"examples are not known to stay apart in {_list(self.flow.unknown)}"
+        if self.flow.couplings:
+            ops = _list(op for op, _ in self.flow.couplings)
+            return f"examples influence each other through {ops}"
+        share = f"{self.intercepted:.0%} of the products are intercepted"
+        if self.data_ops:
+            ops = _list(self.data_ops)
+            return f"examples meet in shared values only ({ops}); {share}"
+        return f"examples are independent; {share}"
+
+    def shared_operands(self, op: Op) -> dict[int, Value]:
+        """Operands made of parameters and of no example, by position."""
+        return _shared_operands(op, self.made_of)
+
+
+def make_plan(program: Program, frozen: frozenset[Op] = frozenset()) -> Plan:
+    """Splits a program whose first output are losses ``[B]``."""
+    size = shape_of(program.outputs[0])[0]
+    active = _active(program, frozen)
+    trained = _active(program, frozenset())
+    flow = _follow_examples(program, size, active)
+    taps, shared_ops, made_of = _meet(program, flow, active)
+    return Plan(
+        program=program,
+        size=size,
+        frozen=frozen,
+        flow=flow,
+        taps=taps,
+        shared_ops=shared_ops,
+        made_of=made_of,
+        data_ops=_data_ops(program, size, flow, trained),
+        obstacle=_obstacle(program, flow, (*taps, *shared_ops)),
+        intercepted=_intercepted(program, flow, taps, active),
+    )
+
+
+def freeze(plan: Plan) -> Plan:
+    """The plan of the same program with constant batch statistics.
+
+    Raises:
+      NoDefinition: if it cannot be told what they are.
+    """
+    if plan.independent and not plan.data_ops:
+        return plan
+    frozen = make_plan(plan.program, _statistics(plan))
+    _require_no_data(frozen)
+    if not frozen.independent:
+        raise NoDefinition(frozen.reason)
+    return frozen
+
+
+def attribute(plan: Plan) -> Plan:
+    """The same plan, if its taps are what hooks in a model would see.
+
+    Raises:
+      NoDefinition: if examples meet in anything but statistics of their activations.
+    """
+    for op in _statistics(plan):
+        if any(plan.made_of.get(v) for v in op.outputs):
+            raise NoDefinition(f"parameters enter the statistic {op.where} directly")
+    _require_no_data(plan)
+    if plan.obstacle:
+        raise NoDefinition(plan.obstacle)
+    return plan
+
+
+def nonlinear_rules(program: Program) -> list[Op]:
+    """Active custom backward rules that are not linear in their cotangents."""
+    active = _active(program, frozenset())
+    found = []
+    for outer in _live(program):
+        if not any(v in active for v in outer.values):
+            continue
+        for op in nested(outer):
+            pullback = backward(op) if op.name == "custom_vjp_call" else None
+            if pullback is None:
+                continue
+            kinds = linearity(pullback, len(op.inputs))
+            reached = [op is not outer or a in active for a in op.inputs]
+            if any(k == NONLINEAR and r for k, r in zip(kinds, reached, strict=True)):
+                found.append(op)
+    return found
+
+
+def multiply_adds(op: Op) -> int:
+    """Multiplications of an operation's matrix products and convolutions."""
+    if op.name == "dot_general":
+        (contract, _), _ = op.params["dimension_numbers"]
+        shape = shape_of(op.inputs[0])
+        return op.outputs[0].size * math.prod(shape[k] for k in contract)
+    if op.name == "conv_general_dilated":
+        numbers = op.params["dimension_numbers"]
+        kernel = shape_of(op.inputs[1])
+        per_output = math.prod(kernel) // max(kernel[numbers.rhs_spec[0]], 1)
+        return op.outputs[0].size * per_output
+    times = op.params.get("length", 1) if op.name == "scan" else 1
+    inside = (inner for body in bodies(op) for inner in body.ops)
+    return times * sum(map(multiply_adds, inside))
+
+
+def _live(program: Program) -> list[Op]:
+    """Operations that the first output is computed from."""
+    needed, live = {program.outputs[0]}, []
+    for op in reversed(program.ops):
+        if any(v in needed for v in op.outputs):
+            needed.update(op.values)
+            live.append(op)
+    return live[::-1]
+
+
+def _active(program: Program, frozen: frozenset[Op]) -> frozenset[Value]:
+    """Values with a derivative with respect to the parameters."""
+    active = {v for v in program.inputs if v.size}
+    for op in program.ops:
+        constant = op.name == "stop_gradient" or op in frozen
+        if not constant and any(v in active for v in op.values):
+            active |= {v for v in op.outputs if is_inexact(v) and v.size}
+    return frozenset(active)
+
+
+def _follow_examples(program: Program, size: int, active: frozenset[Value]) -> Flow:
+    constants = Constants(program)
+    inputs = frozenset(program.inputs)
+    uses: dict[Value, list[tuple[Op | None, int, Axis]]] = {}
+    axes: dict[Value, Axis] = dict.fromkeys(inputs, SHARED)
+    edges: dict[Op, list[Axis]] = {}
+    couplings: list[tuple[Op, int]] = []
+    unknown: list[Op] = []
+    both: list[Op] = []
+
+    def settle(value):
+        """A value is that of examples if any use says so; other uses couple."""
+        if value in inputs or value not in uses:
+            return
+        found = [axis for _, _, axis in uses[value]]
+        axes[value] = next((a for a in found if a is not SHARED), SHARED)
+        for op, position, axis in uses[value]:
+            if axis != axes[value] and op is not None:
+                couplings.append((op, position))
+
+    if program.outputs[0] in active:
+        uses[program.outputs[0]] = [(None, 0, 0)]
+    for op in reversed(program.ops):
+        for value in op.outputs:
+            if value in active:
+                settle(value)
+        results = [axes.get(v) for v in op.outputs]
+        if all(axis is None for axis in results):
+            continue
+        operands = None
+        if any(isinstance(axis, int) for axis in results):
+            operands = operand_axes(op, results, size, constants)
+            if operands is None:
+                unknown.append(op)
+            if SHARED in results:
+                both.append(op)
+        edges[op] = operands or [SHARED] * len(op.inputs)
+        for position, (atom, axis) in enumerate(zip(op.inputs, edges[op], strict=True)):
+            if isinstance(atom, Value) and atom in active and axis is not None:
+                uses.setdefault(atom, []).append((op, position, axis))
+    return Flow(axes, edges, tuple(couplings), tuple(unknown), tuple(both))
+
+
+def _meet(program: Program, flow: Flow, active: frozenset[Value]):
+    """Taps, operations on shared values, and what shared values are made of."""
+    made_of = {v: frozenset([i]) for i, v in enumerate(program.inputs) if v in active}
+    taps: dict[Op, Tap] = {}
+    shared_ops = []
+    for op, edges in reversed(list(flow.edges.items())):
+        results = {
+            j: flow.axes[v]
+            for j, v in enumerate(op.outputs)
+            if v in active and flow.axes.get(v) is not None
+        }
+        shared = {
+            j: v
+            for j, v in _shared_operands(op, made_of).items()
+            if edges[j] is not None
+        }
+        if SHARED in results.values():
+            parameters = frozenset[int]().union(*(made_of[v] for v in shared.values()))
+            made_of |= {op.outputs[j]: parameters for j in results}
+            if parameters:
+                shared_ops.append(op)
+        elif results and shared:
+            taps[op] = Tap(op, shared, tuple(edges), results)  # type: ignore[arg-type]
+    return taps, tuple(shared_ops), made_of
+
+
+def _shared_operands(
+    op: Op, made_of: Mapping[Value, frozenset[int]]
+) -> dict[int, Value]:
+    return {
+        j: a for j, a in enumerate(op.inputs) if isinstance(a, Value) and made_of.get(a)
+    }
+
+
+def _obstacle(program: Program, flow: Flow, ops: Iterable[Op]) -> str:
+    if program.outputs[0] in program.inputs:
+        return "the losses are a parameter themselves"
+    if flow.both:
+        return f"{_list(flow.both)} returns shared values and examples"
+    for op in ops:
+        if any(inner.name == "custom_vjp_call" for inner in nested(op)):
+            return f"a custom_vjp of parameters has no tangents: {op.where}"
+    return ""
+
+
+def _data_ops(
+    program: Program, size: int, flow: Flow, trained: frozenset[Value]
+) -> tuple[Op, ...]:
+    """Shared operations in which data meets parameters that could be a whole batch."""
+    constants = Constants(program)
+
+    def is_data(atom):
+        return (
+            isinstance(atom, Value)
+            and atom not in trained
+            and atom.size >= size
+            and not constants.is_made_of_literals(atom)
+        )
+
+    return tuple(
+        op
+        for op in flow.edges
+        if any(flow.axes.get(v) is SHARED for v in op.outputs)
+        and any(v in trained for v in op.values)
+        and any(map(is_data, op.inputs))
+    )
+
+
+def _intercepted(
+    program: Program, flow: Flow, taps: Mapping[Op, Tap], active: frozenset[Value]
+) -> float:
+    saved = total = 0
+    for op in flow.edges:
+        cost = multiply_adds(op) if any(v in active for v in op.values) else 0
+        shared = all(flow.axes.get(v, SHARED) is SHARED for v in op.outputs)
+        opaque = op in taps and op.name not in PRODUCTS
+        total += cost
+        saved += 0 if shared or opaque else cost
+    return saved / total if total else 1.0
+
+
+def _statistics(plan: Plan) -> frozenset[Op]:
+    """Reductions over the batch through which alone examples are coupled."""
+    if plan.flow.unknown or plan.flow.both:
+        raise NoDefinition(plan.reason)
+    constants = Constants(plan.program)
+    uses: dict[Value, list[tuple[Op, int]]] = {}
+    for op in plan.flow.edges:
+        for position, atom in enumerate(op.inputs):
+            if isinstance(atom, Value):
+                uses.setdefault(atom, []).append((op, position))
+    found = set()
+    pending = [
+        (op, position, plan.flow.axes[op.inputs[position]])  # type: ignore[index]
+        for op, position in plan.flow.couplings
+    ]
+    while pending:
+        op, position, axis = pending.pop()
+        if any(isinstance(plan.flow.axes.get(v), int) for v in op.outputs):
+            raise NoDefinition(f"examples meet in {op.where}, no batch statistic")
+        if _reduces(op, position, axis):
+            found.add(op)
+            continue
+        result = _result_axis(op, position, axis, plan.size, constants)
+        if result is None:
+            raise NoDefinition(f"examples meet in {op.where}, no batch statistic")
+        pending.extend((*use, result) for use in uses.get(op.outputs[0], ()))
+    return frozenset(found)
+
+
+def _reduces(op: Op, position: int, axis: Axis) -> bool:
+    """Whether an operation reduces an axis of one of its operands."""
+    if op.name == "dot_general":
+        contract, _ = op.params["dimension_numbers"]
+        return axis in contract[position]
+    return op.name in _REDUCTIONS and axis in op.params["axes"]
+
+
+def _result_axis(
+    op: Op, position: int, axis: Axis, size: int, constants: Constants
+) -> int | None:
+    """Axis of the result that holds the examples of an operand's axis."""
+    if len(op.outputs) != 1:
+        return None
+    for result, length in enumerate(op.outputs[0].shape):
+        if length % size:
+            continue
+        operands = operand_axes(op, [result], size, constants)
+        if operands is not None and operands[position] == axis:
+            return result
+    return None
+
+
+def _require_no_data(plan: Plan) -> None:
+    if plan.data_ops:
+        raise NoDefinition(
+            f"data and parameters meet in {_list(plan.data_ops)} for all examples at "
+            "once, which may be a batch statistic or not"
+        )
+
+
+def _list(ops: Iterable[Op]) -> str:
+    found = sorted({op.where for op in ops})
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return ", ".join(found[:3]) + more
