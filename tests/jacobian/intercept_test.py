@@ -585,7 +585,9 @@ def test_definitions_need_losses_and_proofs():
     w = _array(2, 5, 3)
     _, jac = ltjax.linearize(logits_fn, w)
     assert "outputs have shape (4, 3)" in jac.reason
-    with pytest.raises(ValueError, match=r"'frozen' cannot be told here: losses of shape"):
+    with pytest.raises(
+        ValueError, match=r"'frozen' cannot be told here: losses of shape"
+    ):
         jac.jvp(w, definition="frozen")
     losses_fn, params = cholesky()
     _, jac = ltjax.linearize(losses_fn, params)
