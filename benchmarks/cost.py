@@ -14,7 +14,7 @@ import dataclasses
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import jax
 import tyro
@@ -39,9 +39,9 @@ from benchmarks import (
     steps,
     timing,
 )
+from benchmarks.models import Dtype
 
 Model = Literal["mlp", "resnet32-bn", "resnet32-gn", "vit"]
-Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Options:
     models: tuple[Model, ...] = ("mlp", "resnet32-bn", "resnet32-gn", "vit")
     """Networks: an MLP 784-512-512-10 and two ResNet-32, batch and group norm, with
     128 examples, and a ViT of 6 blocks of width 192 with 64."""
-    methods: tuple[steps.MethodName, ...] = tuple(steps.METHODS)
+    methods: tuple[steps.MethodName, ...] = get_args(steps.MethodName)
     """Methods; plain SGD is always there."""
     dtypes: tuple[Dtype, ...] = ("float32", "bfloat16")
     """Types of activations and matrix products; parameters stay in float32."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from flax import nnx
 from experiments.models import Apply, ModelConfig, Outputs, functional, make_model
 
 NUM_CLASSES = 10
+
+Dtype = Literal["float32", "bfloat16"]
 
 
 class Batch(NamedTuple):
@@ -44,7 +46,7 @@ SPECS = {
 }
 
 
-def with_dtype(spec: Spec, dtype: str) -> Spec:
+def with_dtype(spec: Spec, dtype: Dtype) -> Spec:
     """The spec with activations and matrix products of a dtype."""
     return spec._replace(config=dataclasses.replace(spec.config, dtype=dtype))
 
@@ -69,9 +71,12 @@ class Problem:
         self, params: list[jax.Array], rest: list[jax.Array], batch: Batch
     ) -> tuple[Outputs, list[jax.Array]]:
         """Training-mode outputs (logits and embeddings), and the new ``rest``."""
-        state = map(jax.tree.unflatten, self.structure, (params, rest))
-        outputs, rest = self.apply(*state, batch.inputs, train=True)
-        return outputs, jax.tree.leaves(rest)
+        trees = (
+            jax.tree.unflatten(self.structure[0], params),
+            jax.tree.unflatten(self.structure[1], rest),
+        )
+        outputs, new = self.apply(*trees, batch.inputs, train=True)
+        return outputs, jax.tree.leaves(new)
 
 
 @functools.cache
@@ -90,9 +95,10 @@ def make_problem(spec: Spec) -> Problem:
         found["apply"], params, rest = functional(model)
         return params, rest
 
-    state = init(jax.random.key(0))
-    leaves, structure = zip(*map(jax.tree.flatten, state), strict=True)
-    return Problem(found["apply"], *leaves, structure)
+    params, rest = init(jax.random.key(0))
+    leaves, structure = jax.tree.flatten(params)
+    fixed, fixed_structure = jax.tree.flatten(rest)
+    return Problem(found["apply"], leaves, fixed, (structure, fixed_structure))
 
 
 def make_batch(spec: Spec, size: int, seed: int) -> Batch:

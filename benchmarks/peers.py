@@ -4,6 +4,7 @@ Written against their public interfaces, each in its best memory layout (channel
 for convolutions), and timed in turns with the steps of this library.
 """
 
+import functools
 import importlib
 import itertools
 import warnings
@@ -72,7 +73,7 @@ def measure(
             baselines=baselines,
             repeats=repeats,
             seconds=seconds,
-            advance=lambda name=name: advance(f"{name}: timing"),
+            advance=functools.partial(advance, f"{name}: timing"),
         )
         for (framework, step), t in timings.items():
             speedup = t.seconds / timings["ltjax", step].seconds

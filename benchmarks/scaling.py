@@ -70,7 +70,7 @@ def measure(methods: Sequence[str], model: str) -> list[dict[str, Any]]:
     the batch has logits; all that the weights need is smaller.
     """
     spec = SPECS[model]
-    alone = {}
+    alone: dict[str, Any] = {}
     rows = []
     for name in dict.fromkeys(("sgd", *methods)):
         for count in DEVICE_COUNTS[: _available()]:

@@ -36,16 +36,14 @@ from experiments.models import xla
 SHAPE, CLASSES = (32, 32, 3), 10
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
 
+Model = Literal["patchify", "resnet8", "resnet20", "resnet32"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """What to measure."""
 
-    models: tuple[Literal["patchify", "resnet8", "resnet20", "resnet32"], ...] = (
-        "patchify",
-        "resnet20",
-        "resnet32",
-    )
+    models: tuple[Model, ...] = ("patchify", "resnet20", "resnet32")
     batch: int = 128
     steps: int = 4
     """Steps in an epoch."""
@@ -68,13 +66,14 @@ def main(config: Config) -> dict[str, Any]:
     if hasattr(os, "sched_setaffinity"):
         # JAX sizes its pool by this when it first meets a device.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: config.threads])
-    report = {"machine": _machine(config), "config": _plain(config), "results": []}
+    rows: list[dict[str, Any]] = []
+    report = {"machine": _machine(config), "config": _plain(config), "results": rows}
     print(f"{'model':<10}{'epoch':<10}{'images/s':>9}  (slowest to fastest)  of torch")
     for name in config.models:
         rates = measure(_epochs(name, config), config)
         for kind, values in rates.items():
             row = _row(name, kind, values, rates.get("torch"))
-            report["results"].append(row)
+            rows.append(row)
             print(_line(row), flush=True)
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -100,13 +99,15 @@ def measure(
     return rates
 
 
-def _epochs(name: str, config: Config) -> dict[str, Callable[[], float]]:
+def _epochs(name: Model, config: Config) -> dict[str, Callable[[], float]]:
     """The ways to run an epoch of a model, each returning its last loss."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(config.steps, config.batch, *SHAPE)).astype(np.float32)
     labels = rng.integers(0, CLASSES, (config.steps, config.batch)).astype(np.int32)
     on_cpu = jax.default_backend() == "cpu"
-    kinds = {"loop": functools.partial(_loop, xla.jit)}
+    kinds: dict[str, Callable[..., Callable[[], float]]] = {
+        "loop": functools.partial(_loop, xla.jit)
+    }
     if on_cpu and config.untuned:
         kinds["untuned"] = functools.partial(_loop, jax.jit)
     if not on_cpu if config.scan is None else config.scan:
@@ -116,7 +117,7 @@ def _epochs(name: str, config: Config) -> dict[str, Callable[[], float]]:
     return {kind: make(name, images, labels) for kind, make in kinds.items()}
 
 
-def _step(name: str) -> tuple[Callable[..., Any], Any]:
+def _step(name: Model) -> tuple[Callable[..., Any], Any]:
     """A plain SGD step, ``(state, (images, labels)) -> (state, loss)``, and a state."""
     model = models.make_model(
         models.ModelConfig(name=name),
@@ -146,7 +147,7 @@ def _step(name: str) -> tuple[Callable[..., Any], Any]:
 
 
 def _loop(
-    jit: Callable[..., Any], name: str, images: np.ndarray, labels: np.ndarray
+    jit: Callable[..., Any], name: Model, images: np.ndarray, labels: np.ndarray
 ) -> Callable[[], float]:
     """An epoch of calls to the compiled step."""
     step, state = _step(name)
@@ -162,7 +163,7 @@ def _loop(
     return epoch
 
 
-def _scan(name: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
+def _scan(name: Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
     """An epoch compiled as a whole."""
     step, state = _step(name)
     scan = xla.jit(functools.partial(jax.lax.scan, step), donate_argnums=0)

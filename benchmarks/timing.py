@@ -3,8 +3,8 @@
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -16,11 +16,13 @@ from experiments.models import xla
 _SAMPLE_SECONDS = 0.05  # shorter steps are repeated within one sample
 _MIN_ROUNDS = 3
 
+Name = TypeVar("Name", bound=Hashable)
+
 
 class Compiled(NamedTuple):
     """A compiled step and what the compiler says about it."""
 
-    run: Callable[[State, Batch, Batch], State]
+    run: Callable[[State, Batch, Batch | None], State]
     text: str
     flops: float
     bytes_accessed: float
@@ -45,10 +47,10 @@ class Timing(NamedTuple):
     rounds: int
 
 
-def compile_step(step: Step, batch: Batch, meta_batch: Batch) -> Compiled:
+def compile_step(step: Step, batch: Batch, meta_batch: Batch | None) -> Compiled:
     """Compiles a step, its state donated, with the options that suit the device."""
     start = time.perf_counter()
-    compiled = (
+    compiled: Any = (
         xla.jit(step.fun, donate_argnums=0).lower(step.state, batch, meta_batch)
     ).compile()
     seconds = time.perf_counter() - start
@@ -77,13 +79,13 @@ def stepper(run: Callable[..., Any], state: Any, *args: Any) -> Callable[[], Non
 
 
 def interleave(
-    steps: Mapping[str, Callable[[], None]],
+    steps: Mapping[Name, Callable[[], None]],
     *,
-    baselines: Mapping[str, str],
+    baselines: Mapping[Name, Name],
     repeats: int,
     seconds: float,
     advance: Callable[[], None] = lambda: None,
-) -> dict[str, Timing]:
+) -> dict[Name, Timing]:
     """Times steps in turns: A B A C A ..., again and again.
 
     Every sample is compared with the mean of its baseline's samples just before and
@@ -97,12 +99,12 @@ def interleave(
       advance: called after every round.
     """
     counts = {name: _steps_per_sample(step) for name, step in steps.items()}
-    samples: dict[str, list[tuple[float, ...]]] = {name: [] for name in steps}
+    samples: dict[Name, list[tuple[float, ...]]] = {name: [] for name in steps}
     end = time.perf_counter() + seconds
     for completed in range(repeats):
         if completed >= _MIN_ROUNDS and time.perf_counter() > end:
             break
-        before: dict[str, np.ndarray] = {}
+        before: dict[Name, np.ndarray] = {}
         for name, base in baselines.items():
             if base not in before:
                 before[base] = _sample(steps[base], counts[base])

@@ -42,7 +42,7 @@ def compiler_options() -> dict[str, str]:
     return dict(_CPU_OPTIONS)
 
 
-def jit(fun: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
+def jit(fun: Callable[..., Any], **kwargs: Any) -> jax.stages.Wrapped:
     """`jax.jit` with `compiler_options`; for outermost functions only."""
     return jax.jit(fun, compiler_options=compiler_options(), **kwargs)
 
