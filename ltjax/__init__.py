@@ -6,7 +6,9 @@ from ltjax import data as data
 from ltjax import heads as heads
 from ltjax import losses as losses
 from ltjax import metrics as metrics
+from ltjax.jacobian import Check as Check
 from ltjax.jacobian import Jacobian as Jacobian
+from ltjax.jacobian import check as check
 from ltjax.jacobian import linearize as linearize
 from ltjax.jacobian import linearize_examples as linearize_examples
 from ltjax.transforms import AbsgdState as AbsgdState

@@ -1,5 +1,7 @@
 """Per-example Jacobians as linear operators."""
 
+from ltjax.jacobian._check import Check as Check
+from ltjax.jacobian._check import check as check
 from ltjax.jacobian._linearize import linearize as linearize
 from ltjax.jacobian._linearize import linearize_examples as linearize_examples
 from ltjax.jacobian._operator import Jacobian as Jacobian
