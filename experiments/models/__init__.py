@@ -38,11 +38,13 @@ class ModelConfig:
 
     name: Literal[
         "mlp",
+        "conv6",
         "patchify",
         "resnet8",
         "resnet20",
         "resnet32",
         "resnet18",
+        "resnet18_7x7",
         "resnet34",
         "resnet50",
         "vit",
@@ -238,7 +240,7 @@ class ConvNorm(nnx.Module):
         else:
             self.norm = nnx.GroupNorm(
                 outputs,
-                num_groups=min(32, outputs // 4),
+                num_groups=_groups(outputs),
                 epsilon=1e-5,
                 dtype=jnp.float32,
                 rngs=rngs,
@@ -249,6 +251,12 @@ class ConvNorm(nnx.Module):
         if isinstance(self.norm, nnx.BatchNorm):
             return self.norm(y, use_running_average=not train).astype(y.dtype)
         return self.norm(y).astype(y.dtype)
+
+
+def _groups(channels: int) -> int:
+    """Of at least four channels each, 32 if possible."""
+    most = min(32, channels // 4)
+    return next(g for g in range(most, 0, -1) if channels % g == 0)
 
 
 class Residual(nnx.Module):
@@ -327,6 +335,7 @@ RESNETS = {
     "resnet20": ResNetSpec((3, 3, 3), pad_shortcut=True),
     "resnet32": ResNetSpec((5, 5, 5), pad_shortcut=True),
     "resnet18": ResNetSpec((2, 2, 2, 2), 64),
+    "resnet18_7x7": ResNetSpec((2, 2, 2, 2), 64, Stem(7, 2, pool=True)),
     "resnet34": ResNetSpec((3, 4, 6, 3), 64),
     "resnet50": ResNetSpec((3, 4, 6, 3), 64, Stem(7, 2, pool=True), bottleneck=True),
 }
@@ -449,6 +458,12 @@ def _backbone(
         return MLP(math.prod(input_shape), config.hidden, dtype, rngs)
     if config.name == "vit":
         return ViT(input_shape, config.width or 192, dtype=dtype, rngs=rngs)
+    if config.name == "conv6":
+        from experiments.models.conv6 import Conv6
+
+        return Conv6(
+            config.width or 64, input_shape, norm=config.norm, dtype=dtype, rngs=rngs
+        )
     spec = RESNETS[config.name]
     return ResNet(
         spec,

@@ -321,6 +321,8 @@ def _augment(
 
     def one(key, image):
         crop_key, flip_key = jax.random.split(key)
+        if config.rotate:
+            image = _rotated(jax.random.fold_in(key, 2), image, config.rotate)
         if pad:
             shape = image.shape
             image = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode)
@@ -330,11 +332,18 @@ def _augment(
         return image
 
     def augment(key, images):
-        if splits.streaming or not (pad or config.flip):
+        if splits.streaming or not (pad or config.flip or config.rotate):
             return images
         return jax.vmap(one)(jax.random.split(key, len(images)), images)
 
     return augment
+
+
+def _rotated(key: jax.Array, image: jax.Array, degrees: float) -> jax.Array:
+    """Turned by up to this angle either way, black where nothing was."""
+    angle = jnp.deg2rad(jax.random.uniform(key, (), minval=-degrees, maxval=degrees))
+    turned = pix.rotate(image.astype(jnp.float32), angle, mode="constant")
+    return jnp.round(turned).astype(image.dtype)
 
 
 def _examples(arrays: Arrays) -> Examples:

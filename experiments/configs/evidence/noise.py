@@ -1,0 +1,150 @@
+"""Wrong labels: CIFAR-10, 20,000 training images, 10 epochs.
+
+Uniform noise redraws a label from all classes, its own among them, so 40% changes 36%.
+Validation and test labels are clean. Every run holds out the same 1,000 clean images;
+"clean" trains on them as well, which is what methods with a meta set are to be held to.
+"""
+
+import dataclasses
+
+from experiments.configs.presets import Preset
+from experiments.configs.settings import TrainConfig
+from experiments.datasets import DataConfig
+from experiments.methods import (
+    Absgd,
+    Gdw,
+    GeneralizedCrossEntropy,
+    L2rw,
+    MethodConfig,
+    MwNet,
+    OptimizerConfig,
+    SymmetricCrossEntropy,
+)
+from experiments.models import ModelConfig
+
+_CIFAR10 = DataConfig(name="cifar10", train_size=20_000, val_size=1000, meta_size=1000)
+_UNIF40 = dataclasses.replace(_CIFAR10, noise="uniform", noise_rate=0.4)
+_UNIF60 = dataclasses.replace(_CIFAR10, noise="uniform", noise_rate=0.6)
+_ASYM40 = dataclasses.replace(_CIFAR10, noise="asymmetric", noise_rate=0.4)
+_HUMAN = dataclasses.replace(_CIFAR10, noise="human_worse")
+
+
+def _noisy(
+    data: DataConfig, method: MethodConfig, *, clean: bool = False
+) -> TrainConfig:
+    """The common recipe; ``clean`` adds the clean images to the training set."""
+    return TrainConfig(
+        data=dataclasses.replace(data, train_on_meta=clean),
+        model=ModelConfig(name="patchify"),
+        method=method,
+        optimizer=OptimizerConfig(
+            learning_rate=0.1,
+            nesterov=True,
+            weight_decay=5e-4,
+            schedule="cosine",
+            warmup_epochs=1,
+        ),
+        epochs=10,
+        batch_size=128,
+        meta_batch_size=100,
+        crop=4,
+        flip=True,
+    )
+
+
+_CE = MethodConfig()
+_GCE = MethodConfig(loss=GeneralizedCrossEntropy(q=0.7))
+_SCE = MethodConfig(loss=SymmetricCrossEntropy(alpha=0.1, beta=1.0))
+_ABSGD = MethodConfig(weighting=Absgd(temperature=-1.0, start_epoch=3))
+_ABSGD_SCE = MethodConfig(
+    loss=SymmetricCrossEntropy(alpha=0.1, beta=2.0),
+    weighting=Absgd(temperature=-0.5, alpha=0.5, erm_weight=1.0, start_epoch=7),
+)
+_L2RW = MethodConfig(weighting=L2rw())
+_MWNET = MethodConfig(weighting=MwNet())
+_GDW = MethodConfig(weighting=Gdw())
+
+PRESETS: dict[str, Preset] = {
+    # 40% uniform
+    "evidence-noise-unif40-ce": Preset(_noisy(_UNIF40, _CE), "cross-entropy"),
+    "evidence-noise-unif40-ce-clean": Preset(
+        _noisy(_UNIF40, _CE, clean=True), "cross-entropy on noisy and clean images"
+    ),
+    "evidence-noise-unif40-gce": Preset(
+        _noisy(_UNIF40, _GCE), "generalised cross-entropy, q 0.7"
+    ),
+    "evidence-noise-unif40-sce": Preset(
+        _noisy(_UNIF40, _SCE), "symmetric cross-entropy"
+    ),
+    "evidence-noise-unif40-absgd": Preset(
+        _noisy(_UNIF40, _ABSGD), "ABSGD from epoch 3, temperature -1"
+    ),
+    "evidence-noise-unif40-absgd-sce": Preset(
+        _noisy(_UNIF40, _ABSGD_SCE),
+        "symmetric cross-entropy, ABSGD from epoch 7, temperature -0.5",
+    ),
+    "evidence-noise-unif40-l2rw": Preset(_noisy(_UNIF40, _L2RW), "L2RW"),
+    "evidence-noise-unif40-mwnet": Preset(_noisy(_UNIF40, _MWNET), "MW-Net"),
+    "evidence-noise-unif40-gdw": Preset(_noisy(_UNIF40, _GDW), "GDW"),
+    # 60% uniform
+    "evidence-noise-unif60-ce": Preset(_noisy(_UNIF60, _CE), "cross-entropy"),
+    "evidence-noise-unif60-ce-clean": Preset(
+        _noisy(_UNIF60, _CE, clean=True), "cross-entropy on noisy and clean images"
+    ),
+    "evidence-noise-unif60-gce": Preset(
+        _noisy(_UNIF60, _GCE), "generalised cross-entropy, q 0.7"
+    ),
+    "evidence-noise-unif60-sce": Preset(
+        _noisy(_UNIF60, _SCE), "symmetric cross-entropy"
+    ),
+    "evidence-noise-unif60-absgd": Preset(
+        _noisy(_UNIF60, _ABSGD), "ABSGD from epoch 3, temperature -1"
+    ),
+    "evidence-noise-unif60-absgd-sce": Preset(
+        _noisy(_UNIF60, _ABSGD_SCE),
+        "symmetric cross-entropy, ABSGD from epoch 7, temperature -0.5",
+    ),
+    "evidence-noise-unif60-l2rw": Preset(_noisy(_UNIF60, _L2RW), "L2RW"),
+    "evidence-noise-unif60-mwnet": Preset(_noisy(_UNIF60, _MWNET), "MW-Net"),
+    "evidence-noise-unif60-gdw": Preset(_noisy(_UNIF60, _GDW), "GDW"),
+    # 40% asymmetric
+    "evidence-noise-asym40-ce": Preset(_noisy(_ASYM40, _CE), "cross-entropy"),
+    "evidence-noise-asym40-ce-clean": Preset(
+        _noisy(_ASYM40, _CE, clean=True), "cross-entropy on noisy and clean images"
+    ),
+    "evidence-noise-asym40-gce": Preset(
+        _noisy(_ASYM40, _GCE), "generalised cross-entropy, q 0.7"
+    ),
+    "evidence-noise-asym40-sce": Preset(
+        _noisy(_ASYM40, _SCE), "symmetric cross-entropy"
+    ),
+    "evidence-noise-asym40-absgd": Preset(
+        _noisy(_ASYM40, _ABSGD), "ABSGD from epoch 3, temperature -1"
+    ),
+    "evidence-noise-asym40-absgd-sce": Preset(
+        _noisy(_ASYM40, _ABSGD_SCE),
+        "symmetric cross-entropy, ABSGD from epoch 7, temperature -0.5",
+    ),
+    "evidence-noise-asym40-l2rw": Preset(_noisy(_ASYM40, _L2RW), "L2RW"),
+    "evidence-noise-asym40-mwnet": Preset(_noisy(_ASYM40, _MWNET), "MW-Net"),
+    "evidence-noise-asym40-gdw": Preset(_noisy(_ASYM40, _GDW), "GDW"),
+    # labels by people, the worst of three
+    "evidence-noise-human-ce": Preset(_noisy(_HUMAN, _CE), "cross-entropy"),
+    "evidence-noise-human-ce-clean": Preset(
+        _noisy(_HUMAN, _CE, clean=True), "cross-entropy on noisy and clean images"
+    ),
+    "evidence-noise-human-gce": Preset(
+        _noisy(_HUMAN, _GCE), "generalised cross-entropy, q 0.7"
+    ),
+    "evidence-noise-human-sce": Preset(_noisy(_HUMAN, _SCE), "symmetric cross-entropy"),
+    "evidence-noise-human-absgd": Preset(
+        _noisy(_HUMAN, _ABSGD), "ABSGD from epoch 3, temperature -1"
+    ),
+    "evidence-noise-human-absgd-sce": Preset(
+        _noisy(_HUMAN, _ABSGD_SCE),
+        "symmetric cross-entropy, ABSGD from epoch 7, temperature -0.5",
+    ),
+    "evidence-noise-human-l2rw": Preset(_noisy(_HUMAN, _L2RW), "L2RW"),
+    "evidence-noise-human-mwnet": Preset(_noisy(_HUMAN, _MWNET), "MW-Net"),
+    "evidence-noise-human-gdw": Preset(_noisy(_HUMAN, _GDW), "GDW"),
+}
