@@ -22,7 +22,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from experiments.configs.published import PUBLISHED, Published
+from experiments.configs import PRESETS, Published
 from experiments.records.logs import write_json, write_text
 from experiments.records.runs import (
     Group,
@@ -171,11 +171,9 @@ def throughput(run: Run) -> float | None:
 def published(group: Group) -> tuple[Published | None, str]:
     """The published number to compare with, and why it cannot quite be compared."""
     name = group.preset or ""
-    if name in PUBLISHED and not group.changed_settings:
-        return PUBLISHED[name], ""
-    if name in PUBLISHED:
-        return PUBLISHED[name], "‡"
-    return PUBLISHED.get(name.removesuffix("-small")), "‡"
+    preset = PRESETS.get(name.removesuffix("-small"))
+    same = not name.endswith("-small") and not group.changed_settings
+    return preset and preset.published, "" if same else "‡"
 
 
 def _scale(key: str) -> float:

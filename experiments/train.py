@@ -37,7 +37,6 @@ from rich.table import Table
 
 from experiments import configs, datasets
 from experiments.configs import TrainConfig
-from experiments.configs.published import PUBLISHED
 from experiments.datasets import Splits
 from experiments.methods import LOSSES, WEIGHTINGS
 from experiments.records import logs
@@ -906,7 +905,7 @@ def _print_presets() -> None:
         if not name.endswith("-small"):
             twin = "+" if f"{name}-small" in configs.PRESETS else ""
             data = configs.needs(preset.config)
-            known = PUBLISHED.get(name)
+            known = preset.published
             figure = f"{known.accuracy:.2f}" if known else ""
             table.add_row(name, twin, preset.about, data, figure)
     Console().print(table)

@@ -36,6 +36,14 @@ def needs(config: TrainConfig) -> str:
     return f"{config.data.name}{human} in $LTJAX_DATA or --data.path"
 
 
+def has_small_twin(preset: Preset) -> bool:
+    """Not what is small already, streamed, or published for a thousand epochs."""
+    config = preset.config
+    return config.model.name not in ("mlp", "patchify", "resnet50") and (
+        config.epochs < 1000
+    )
+
+
 def small(preset: Preset) -> Preset:
     """The same on a small network, in minutes to an hour on a laptop's CPU."""
     config = preset.config

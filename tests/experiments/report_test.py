@@ -8,7 +8,6 @@ import pytest
 from matplotlib import image
 
 from experiments import configs, report, train
-from experiments.configs.published import PUBLISHED
 from experiments.methods import Absgd, MethodConfig, SymmetricCrossEntropy
 from experiments.records import logs
 from experiments.records import runs as records
@@ -260,10 +259,6 @@ def test_different_splits_are_noted(tmp_path):
     logs.write_json(path / "config.json", facts)
     _, notes = groups_of(tmp_path)
     assert any("not all methods had the same split" in note for note in notes)
-
-
-def test_published_numbers_belong_to_presets():
-    assert set(PUBLISHED) <= set(configs.PRESETS)
 
 
 def test_published_beside_ours(tmp_path):

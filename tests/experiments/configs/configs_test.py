@@ -16,12 +16,17 @@ ROWS = {
     "mwnet-cifar10-unif60": (0.1, 5e-4, 100, 80, "resnet32"),
     "absgd-cifar10-lt10": (0.1, 2e-4, 100, 200, "resnet32"),
     "absgd-cifar100-step100": (0.1, 2e-4, 128, 200, "resnet32"),
-    "absgd-cifar10-sym40": (0.01, 5e-3, 128, 120, "resnet34"),
+    "absgd-cifar10-sym40": (0.01, 5e-3, 128, 120, "conv6"),
     "absgd-cifar100-sym20": (0.01, 1e-2, 128, 120, "resnet34"),
     "wb-one-stage-cifar100-lt100": (0.01, 5e-3, 64, 320, "resnet34"),
     "wb-naive-cifar10-lt100": (0.01, 0.0, 64, 320, "resnet34"),
-    "la-cifar10-lt100": (0.1, 2e-4, 128, 1241, "resnet32"),
-    "elm-cifar100-lt100": (0.1, 2e-4, 128, 1419, "resnet32"),
+    "la-cifar10-lt100-long": (0.1, 2e-4, 128, 1241, "resnet32"),
+    "elm-cifar100-lt100-long": (0.1, 2e-4, 128, 1419, "resnet32"),
+    "ce-cifar10-lt10-resnet18": (0.1, 0.0, 128, 300, "resnet18_7x7"),
+    "absgd-cifar10-lt100-resnet18": (0.05, 1e-3, 128, 100, "resnet18_7x7"),
+    "absgd-clothing1m": (0.005, 1e-3, 128, 10, "resnet50"),
+    "ldam-drw-cifar100-lt10": (0.1, 2e-4, 128, 200, "resnet32"),
+    "gdw-cifar100-flip2-40": (0.1, 5e-4, 100, 80, "resnet32"),
 }
 
 
@@ -42,6 +47,9 @@ def test_published_rows(name):
     [
         ("absgd-cifar10-lt10", 5.0, 0.7, 0.5, 160),
         ("absgd-cifar100-step100", 3.0, 0.45, 0.3, 160),
+        ("absgd-cifar10-lt10-resnet18", 0.5, 0.9, 1.0, 0),
+        ("absgd-cifar10-lt100-resnet18", 2.0, 0.9, 1.0, 60),
+        ("absgd-cifar10-asym40", -0.5, 0.9, 0.5, 80),
         ("absgd-cifar10-sym20", -0.5, 0.9, 0.5, 80),
         ("absgd-cifar100-sym40", -5.0, 0.5, 0.5, 80),
         ("absgd-clothing1m", -5.0, 0.5, 0.5, 5),
@@ -152,8 +160,9 @@ def test_refuses_impossible_numbers():
 
 def test_documentation_names_real_presets():
     root = Path(__file__).parents[3]
-    text = (root / "docs" / "training.md").read_text()
-    text += (root / "experiments" / "configs" / "__init__.py").read_text()
+    sources = sorted((root / "experiments" / "configs").rglob("*.py"))
+    pages = [root / "docs" / "training.md", *sources]
+    text = "\n".join(page.read_text() for page in pages)
     named = re.findall(r"-m experiments\.train (?:\\\s+)?([a-z][\w-]+)", text)
     assert len(named) > 5
     assert set(named) <= set(PRESETS)
