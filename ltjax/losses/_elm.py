@@ -231,11 +231,10 @@ def _logit_term(logits, labels, class_priors, tau, margin):
         return logit_adjusted_cross_entropy(
             logits, labels, class_priors=class_priors, tau=tau
         )
-    if margin == "ldam":
-        return ldam(
-            logits, labels, class_counts=class_priors, max_margin=tau, scale=1.0
-        )
     z = _numerics.at_least_float32(logits)
+    if margin == "ldam":
+        priors = _classes.positive_priors(class_priors, z.dtype)
+        return ldam(z, labels, class_counts=priors, max_margin=tau, scale=1.0)
     return optax.softmax_cross_entropy_with_integer_labels(z, labels)
 
 

@@ -107,14 +107,16 @@ def truncated_generalized_cross_entropy(
 
     .. math:: \ell_i = \frac{1 - \max(p_{i, y_i}, k)^q}{q}
 
-    Examples the model contradicts have no gradient. Start with the untruncated loss:
-    at initialisation nearly every target is below ``k``.
+    An example that the model contradicts has no gradient. At initialisation that is
+    nearly every example, so truncation must start later: train with ``k = 0`` first,
+    which truncates nothing, as ``k=jnp.where(epoch < 80, 0.0, 0.5)`` does.
 
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
       q: in ``(0, 1]``, see :func:`generalized_cross_entropy`. May be traced.
-      k: truncation probability in ``(0, 1)``. May be traced.
+      k: truncation probability in ``[0, 1)``; 0 gives the untruncated loss. May be
+        traced, as a schedule needs.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -135,7 +137,7 @@ def truncated_generalized_cross_entropy(
     """
     _validate.classification(logits, labels)
     _validate.number("q", q, low=0.0, high=1.0, open_low=True)
-    _validate.number("k", k, low=0.0, high=1.0, open_low=True, open_high=True)
+    _validate.number("k", k, low=0.0, high=1.0, open_high=True)
     z = _numerics.at_least_float32(logits)
     cross_entropy = jax.nn.softplus(_target.deficit(z, labels))
     limit = -jnp.log(jnp.asarray(k, z.dtype))

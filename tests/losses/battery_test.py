@@ -273,6 +273,7 @@ def test_bad_class_vectors_are_named(name, vector):
         ("generalized_cross_entropy", {"q": 0.0}),
         ("truncated_generalized_cross_entropy", {"q": 1.1}),
         ("truncated_generalized_cross_entropy", {"k": 1.0}),
+        ("truncated_generalized_cross_entropy", {"k": -0.1}),
     ],
 )
 def test_numbers_out_of_range_are_named(name, given):

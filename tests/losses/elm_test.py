@@ -260,3 +260,19 @@ def test_bad_input_of_the_helpers_is_named():
         losses.positive_share(LABELS, class_mask=jnp.ones(3))
     with pytest.raises(TypeError, match=r"labels.*integer.*float32"):
         losses.positive_share(jnp.ones(3))
+
+
+def test_a_traced_zero_prior_has_the_largest_ldam_margin():
+    """Not the smallest, as a class of prior 1 would."""
+    z, h, y = jnp.zeros((3, 3)), jnp.ones((3, 2)), jnp.array([0, 1, 2])
+
+    def loss(priors):
+        return losses.elm(
+            z, h, y, class_priors=priors, margin="ldam", weight=0.0, tau=2.0
+        )
+
+    got = jax.jit(loss)(jnp.array([0.7, 0.3, 0.0]))
+    np.testing.assert_allclose(got, jax.jit(loss)(jnp.array([0.7, 0.3, 1e-37])), 1e-5)
+    np.testing.assert_allclose(got[2], np.log(1 + 2 * np.exp(2)), rtol=1e-6)
+    assert got[2] > got[1]
+    assert got[1] >= got[0]

@@ -70,3 +70,21 @@ def test_truncation_stops_the_gradient_of_contradicted_examples():
     np.testing.assert_array_equal(grad[0], [0.0, 0.0])
     plain = jax.grad(lambda z: losses.generalized_cross_entropy(z, y, q=0.7).sum())(z)
     np.testing.assert_array_equal(grad[1], plain[1])
+
+
+def test_truncation_may_start_later():
+    """Untrained, every target is below ``k`` and nothing would be learned."""
+    z, y = 0.1 * Z, Y
+
+    @jax.jit
+    def gradient(epoch):
+        k = jnp.where(epoch < 80, 0.0, 0.5)
+        return jax.grad(
+            lambda z: losses.truncated_generalized_cross_entropy(z, y, k=k).sum()
+        )(z)
+
+    plain = jax.grad(lambda z: losses.generalized_cross_entropy(z, y).sum())(z)
+    np.testing.assert_array_equal(gradient(79), plain)
+    np.testing.assert_array_equal(gradient(80), 0)
+    loss = losses.truncated_generalized_cross_entropy(z, y, k=0.0)
+    np.testing.assert_array_equal(loss, losses.generalized_cross_entropy(z, y))
