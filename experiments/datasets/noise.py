@@ -28,7 +28,7 @@ def corrupt(
         labels[train],
         _transition(config, num_classes, rng),
         rng,
-        exact=config.noise == "uniform_other",
+        exact="class" if config.noise == "uniform_other" else False,
     )
     return noisy.astype(labels.dtype)
 

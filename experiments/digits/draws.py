@@ -51,7 +51,7 @@ def draw(classes: np.ndarray, scenario: Scenario, seed: int) -> Draw:
     if scenario == "noise":
         transition = data.uniform_noise(NUM_CLASSES, NOISE_RATE, include_self=False)
         given[train], _ = data.corrupt_labels(
-            labels[train], transition, rng, exact=True
+            labels[train], transition, rng, exact="total"
         )
     return Draw(labels, given, train=train, test=test, **parts)
 

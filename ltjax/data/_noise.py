@@ -31,16 +31,17 @@ def corrupt_labels(
     transition: ArrayLike,
     rng: np.random.Generator,
     *,
-    exact: bool = False,
+    exact: bool | str = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Draws noisy labels from a transition matrix.
 
     .. math:: P(\tilde y_i = c) = T_{y_i c}
 
     By default examples change independently of each other, so the share of changed
-    labels varies a little around its mean. With ``exact=True`` their number is that
-    mean, :math:`\sum_i (1 - T_{y_i y_i})`, rounded up or down at random if it is not
-    whole; each example still follows its row.
+    labels varies a little around its mean. With ``exact="total"`` their number is that
+    mean, :math:`\sum_i (1 - T_{y_i y_i})`; with ``exact="class"`` that holds in every
+    class too, as in the released code of ABSGD. Numbers that are not whole are rounded
+    up or down at random; each example still follows its row.
 
     Args:
       labels: ``[N]`` integers in ``[0, C)``.
@@ -48,7 +49,8 @@ def corrupt_labels(
         :func:`pair_noise`, :func:`block_noise`, :func:`cifar10_asymmetric_noise` and
         :func:`confusion_noise`.
       rng: source of the draws.
-      exact: whether the number of changed labels is fixed.
+      exact: whether the number of changed labels is fixed: ``False``, ``"total"`` (or
+        ``True``) or ``"class"``.
 
     Returns:
       ``[N]`` int64 noisy labels, and ``[N]`` booleans: where they differ from
@@ -63,19 +65,22 @@ def corrupt_labels(
       >>> rng = np.random.default_rng(0)
       >>> transition = uniform_noise(10, 0.4, include_self=False)
       >>> labels = np.arange(1000) % 10
-      >>> noisy, changed = corrupt_labels(labels, transition, rng, exact=True)
-      >>> int(changed.sum())
-      400
+      >>> noisy, changed = corrupt_labels(labels, transition, rng, exact="class")
+      >>> np.bincount(labels[changed])
+      array([40, 40, 40, 40, 40, 40, 40, 40, 40, 40])
     """
     _host.generator("rng", rng)
+    if not isinstance(exact, bool):
+        _validate.choice("exact", exact, ("total", "class"))
     others = _check_transition(transition).copy()
     y = _host.labels(labels, len(others))
     np.fill_diagonal(others, 0.0)
     leaving = others.sum(axis=1)
-    if exact:
-        changed = _fixed_number(leaving[y], rng)
-    else:
+    if exact is False:
         changed = rng.random(y.size) < leaving[y]
+    else:
+        groups = y if exact == "class" else np.zeros_like(y)
+        changed = _fixed_number(leaving[y], groups, rng)
     noisy = y.copy()
     for c in np.unique(y[changed]):
         own = changed & (y == c)
@@ -302,9 +307,12 @@ def _flip(following: np.ndarray, rate: float) -> np.ndarray:
     return (1 - rate) * same + rate * same[following]
 
 
-def _fixed_number(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Picks each example with its probability; their number is the rounded sum."""
+def _fixed_number(
+    probabilities: np.ndarray, groups: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Picks each example with its probability, a rounded number in all and by group."""
     order = rng.permutation(probabilities.size)
+    order = order[np.argsort(groups[order], kind="stable")]
     picked = np.zeros(probabilities.size, bool)
     picked[order] = round_unbiased(probabilities[order], rng) > 0
     return picked

@@ -39,7 +39,7 @@ def _rng(seed=0):
     return np.random.default_rng(seed)
 
 
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("exact", [False, True, "total", "class"])
 @pytest.mark.parametrize("kind", MATRICES)
 def test_labels_follow_the_matrix(kind, exact):
     labels, transition = _labels(), MATRICES[kind]
@@ -65,13 +65,52 @@ def test_the_number_of_changes_varies_unless_exact():
         assert (numbers == {400}) == exact
 
 
-def test_exact_noise_keeps_each_examples_probability():
+def test_noise_may_be_exact_in_every_class():
+    """As in ABSGD's released code; in total says nothing of a single class."""
+    transition = data.uniform_noise(3, 0.4, include_self=False)
+    sizes = np.array([500, 50, 5])
+    labels = np.random.default_rng(3).permutation(np.repeat(np.arange(3), sizes))
+
+    def numbers(exact):
+        drawn = [
+            data.corrupt_labels(labels, transition, _rng(s), exact=exact)[1]
+            for s in range(20)
+        ]
+        return np.array([np.bincount(labels[c], minlength=3) for c in drawn])
+
+    np.testing.assert_array_equal(numbers("class"), np.tile([200, 20, 2], (20, 1)))
+    np.testing.assert_array_equal(numbers("total").sum(1), 222)
+    assert (numbers("total").std(0) > 0.5).all()
+
+
+def test_rounding_in_every_class_keeps_the_total():
+    labels, transition = np.repeat([0, 1, 2], 5), data.pair_noise(3, 0.3)
+    changes = [
+        data.corrupt_labels(labels, transition, _rng(s), exact="class")[1]
+        for s in range(2000)
+    ]
+    numbers = np.array([np.bincount(labels[c], minlength=3) for c in changes])
+    assert set(numbers.ravel()) == {1, 2}  # 1.5, up or down
+    assert set(numbers.sum(1)) == {4, 5}  # 4.5
+    # Standard deviation 0.0103: five of them.
+    np.testing.assert_allclose(np.mean(changes, axis=0), 0.3, atol=0.052)
+
+
+@pytest.mark.parametrize("exact", ["classes", 1, None])
+def test_an_unknown_exactness_is_named(exact):
+    with pytest.raises(ValueError, match=r"exact must be one of 'total', 'class'"):
+        data.corrupt_labels([0, 1], np.eye(2), _rng(), exact=exact)
+
+
+@pytest.mark.parametrize("exact", [True, "total", "class"])
+def test_exact_noise_keeps_each_examples_probability(exact):
     # Classes that change with probability 0.9, 0.2 and never.
     transition = np.array([[0.1, 0.9, 0.0], [0.0, 0.8, 0.2], [0.0, 0.0, 1.0]])
     labels = np.array([0, 0, 1, 1, 1, 2])
     rng = _rng()
     changes = [
-        data.corrupt_labels(labels, transition, rng, exact=True)[1] for _ in range(4000)
+        data.corrupt_labels(labels, transition, rng, exact=exact)[1]
+        for _ in range(4000)
     ]
     assert {int(c.sum()) for c in changes} == {2, 3}  # 2.4, up or down
     # Standard deviation at most 0.0064: five of them.
