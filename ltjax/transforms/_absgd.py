@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from ltjax import _validate
-from ltjax._numerics import widest
+from ltjax._numerics import EPS, widest
 from ltjax.transforms._weighting import (
     Weighting,
     count_step,
     effective_size,
     state_dtype,
 )
+
+_JUMP = 0.1  # relative change of the temperature that is more than a gradual one
 
 
 class AbsgdState(NamedTuple):
@@ -22,6 +24,7 @@ class AbsgdState(NamedTuple):
     step: jax.Array  # shape=(), int32; steps taken
     log_u: jax.Array  # shape=(), float; logarithm of the running mean, -inf at first
     effective_size: jax.Array  # shape=(), float; of the last batch's weights
+    temperature: jax.Array  # shape=(), float; the one that log_u belongs to
 
 
 def absgd_weights(
@@ -91,8 +94,7 @@ def absgd_weights(
     )
     log_u = scale + largest
     if bias_correction:
-        # 1 - (1 - gamma)^step, which rounds to 0 for small gamma if written so.
-        scale = scale - jnp.log(-jnp.expm1(jnp.asarray(step, dtype) * log_decay))
+        scale = scale - _log_bias(gamma, step, dtype)
     return jnp.exp(scaled - scale), log_u
 
 
@@ -123,7 +125,9 @@ def absgd(
     Args:
       temperature: lambda, a number other than 0 or a schedule of the step. Positive:
         hard examples count more (class imbalance); negative: they count less (label
-        noise). Large magnitudes approach plain SGD.
+        noise). Large magnitudes approach plain SGD. Where lambda changes gradually, u
+        follows (lambda log u is kept); where it changes by more than a tenth, u starts
+        again from the batch. A step at which a schedule is 0 is a plain one.
       gamma: step of the running mean u, in (0, 1]; with 1 the weights are ``B`` times
         a softmax over the batch.
       alpha: scale of u, positive. In steady state the weights' mean is 1/alpha, so 0.5
@@ -157,7 +161,9 @@ def absgd(
       Qi et al., *Attentional-Biased Stochastic Gradient Descent*, TMLR 2023
       (arXiv:2012.06951), algorithm 1. The released code takes exponentials directly
       and fails once a loss overflows; this one keeps the logarithm of u, which agrees
-      to rounding. ``bias_correction`` and schedules for lambda are additions.
+      to rounding. ``bias_correction`` and schedules for lambda are additions. The
+      released code keeps u where lambda changes, so that weights are of the wrong size
+      until u is forgotten.
     """
     if not callable(temperature):
         _check_temperature(temperature)
@@ -171,31 +177,58 @@ def absgd(
             step=jnp.zeros((), jnp.int32),
             log_u=jnp.full((), -jnp.inf, dtype),
             effective_size=jnp.zeros((), dtype),
+            temperature=jnp.zeros((), dtype),
         )
 
     def weights(jac, state, params=None, *, losses, **extra_args):
         del params, extra_args
         _validate.array("losses", losses, shape=jac.shape, kind="floating")
-        started = state.step >= start_step
+        dtype = state.log_u.dtype
         value = temperature(state.step) if callable(temperature) else temperature
+        value = jnp.asarray(value, dtype)
+        defined = jnp.abs(value) >= EPS
+        weighted = defined & (state.step >= start_step)
+        value = jnp.where(defined, value, jnp.ones_like(value))
+        log_u, jumped = _in_unit_of(value, state)
+        count = jnp.maximum(state.step - start_step + 1, 1)
         w, log_u = absgd_weights(
             losses,
-            state.log_u,
+            log_u,
             temperature=value,
-            gamma=gamma,
+            gamma=jnp.where(jumped, 1.0, gamma),
             alpha=alpha,
-            step=jnp.maximum(state.step - start_step + 1, 1),
+            step=count,
             bias_correction=bias_correction,
         )
-        w = jnp.where(started, w + jnp.asarray(erm_weight, w.dtype), jnp.ones_like(w))
-        dtype = state.log_u.dtype
+        log_u = log_u.astype(dtype)
+        if bias_correction:  # which later steps divide by
+            log_u = log_u + jnp.where(jumped, _log_bias(gamma, count, dtype), 0)
+        w = jnp.where(weighted, w + jnp.asarray(erm_weight, w.dtype), jnp.ones_like(w))
         return w, AbsgdState(
             step=state.step,
-            log_u=jnp.where(started, log_u.astype(dtype), state.log_u),
+            log_u=jnp.where(weighted, log_u, state.log_u),
             effective_size=effective_size(w).astype(dtype),
+            temperature=jnp.where(weighted, value, state.temperature),
         )
 
     return Weighting.from_weights(init, weights, count_step)
+
+
+def _in_unit_of(temperature, state):
+    """``log_u`` for another temperature, and whether that is too far for it.
+
+    What is carried is lambda log u, a loss.
+    """
+    ratio = state.temperature / temperature
+    started = state.log_u > -jnp.inf
+    log_u = jnp.where(started, ratio * state.log_u, state.log_u)
+    return log_u, started & (jnp.abs(ratio - 1) > _JUMP)
+
+
+def _log_bias(gamma, step, dtype):
+    """``log(1 - (1 - gamma)^step)``, where 1 - gamma may round to 1."""
+    log_decay = jnp.log1p(-jnp.asarray(gamma, dtype))
+    return jnp.log(-jnp.expm1(jnp.asarray(step, dtype) * log_decay))
 
 
 def _check_temperature(temperature):

@@ -190,6 +190,65 @@ def test_temperature_schedule_equals_constants():
         np.testing.assert_allclose(updates, expected, rtol=1e-6)
 
 
+def scheduled_weights(schedule, losses, **kwargs):
+    """``[steps, B]`` weights of a schedule of temperatures."""
+    tx = ltjax.absgd(lambda step: jnp.asarray(schedule, jnp.float32)[step], **kwargs)
+
+    @jax.jit
+    def step(state, batch):
+        _, jac = ltjax.linearize(lambda p: batch + p, jnp.zeros(()))
+        _, w, state = tx.update_with_weights(jac, state, jnp.zeros(()), losses=batch)
+        return state, w
+
+    return np.stack(jax.lax.scan(step, tx.init(jnp.zeros(())), losses)[1])
+
+
+@pytest.mark.parametrize("bias_correction", [True, False])
+@pytest.mark.parametrize("change", [(1000.0, 1.0), (1.0, -1.0), (-2.0, 3.0), (0.5, 5)])
+def test_weights_keep_their_size_where_the_temperature_jumps(change, bias_correction):
+    losses = jnp.asarray(np.random.default_rng(0).uniform(5, 7, (60, 32)), jnp.float32)
+    schedule = [change[0]] * 30 + [change[1]] * 30
+    w = scheduled_weights(schedule, losses, gamma=0.1, bias_correction=bias_correction)
+    np.testing.assert_allclose(w[30].mean(), 1, rtol=1e-4)
+    np.testing.assert_allclose(w[30:].mean(1), 1, atol=0.7)
+    # Later steps average as if every step before had been like the first after it.
+    constant = scheduled_weights(schedule[30:], losses[30:], gamma=0.1)
+    np.testing.assert_allclose(w[-1], constant[-1], rtol=0.2)
+
+
+def test_weights_keep_their_size_where_the_temperature_drifts():
+    """The temperature halves in 40 steps, and u stays a mean over about 20."""
+    losses = jnp.asarray(np.random.default_rng(0).uniform(5, 7, (80, 8)), jnp.float32)
+    schedule = 2 * 0.5 ** (np.maximum(np.arange(80) - 20, 0) / 40)
+    w = scheduled_weights(schedule, losses, gamma=0.05).mean(1)[20:]
+    np.testing.assert_allclose(w.mean(), 1, rtol=0.1)
+    assert w.std() > 0.1  # 0 if u were of the batch alone
+    np.testing.assert_allclose(w, 1, atol=0.9)
+
+
+@pytest.mark.parametrize("zero", [0.0, 1e-30, -1e-38])
+def test_a_schedule_through_zero_is_plain_there(zero):
+    losses = jnp.tile(jnp.array([0.0, 3.0, 1e4]), (5, 1))
+    w = scheduled_weights([0.5, 0.1, zero, -0.1, -0.5], losses)
+    assert np.isfinite(w).all()
+    np.testing.assert_array_equal(w[2], 1)
+    np.testing.assert_allclose(w.mean(1), 1, rtol=0.2)
+    assert (np.diff(w[[0, 1]]) >= 0).all()
+    assert (np.diff(w[[3, 4]]) <= 0).all()
+
+
+def test_an_injected_temperature_may_change_too():
+    injected = optax.inject_hyperparams(ltjax.absgd)(temperature=1000.0, gamma=0.1)
+    losses = jnp.array([4.0, 6.0, 8.0])
+    params = jnp.zeros(())
+    _, jac = ltjax.linearize(lambda p: losses * p, params)
+    state = injected.init(params)
+    for temperature in [1000.0] * 20 + [1.0]:
+        state.hyperparams["temperature"] = jnp.asarray(temperature)
+        updates, state = injected.update(jac, state, params, losses=losses)
+    np.testing.assert_allclose(updates, jax.nn.softmax(losses) @ losses, rtol=1e-3)
+
+
 def test_weights_carry_no_gradient():
     grad = jax.grad(
         lambda x: ltjax.absgd_weights(x, -jnp.inf, temperature=1.0)[0].sum()
