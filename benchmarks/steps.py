@@ -208,7 +208,7 @@ def _meta_gradient(problem, rest, meta_batch):
 
 def _dots(reference: str):
     return lambda: ltjax.gradtail(
-        similarity="dot_unit_mean", activation="sigmoid", reference=reference
+        similarity="dot_unit_mean", activation="bump", reference=reference
     )
 
 

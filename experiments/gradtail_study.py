@@ -19,9 +19,9 @@ experiments.compare). Four questions are answered for each of them:
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -33,7 +33,7 @@ from scipy import stats
 
 import ltjax
 from experiments import compare
-from experiments.digits import sweep
+from experiments.digits import activations, sweep
 from experiments.digits.draws import (
     Draw,
     Scenario,
@@ -47,6 +47,25 @@ from experiments.reporting import plots
 
 EARLY = 5  # the epoch in which ranks are taken
 WINNER = "gated, unweighted mean"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Studied(GradTail):
+    """GradTail with more activations than the library has."""
+
+    activation: Literal["gated", "bump", "tent", "sigmoid", "linear"] = "gated"
+
+    @property
+    def activation_fn(self) -> Callable[..., jax.Array]:
+        """The activation with its constants."""
+        match self.activation:
+            case "tent":
+                return activations.tent(width=self.width)
+            case "sigmoid":
+                return activations.sigmoid(slope=self.slope)
+            case "linear":
+                return activations.linear(slope=self.slope)
+        return super().activation_fn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,7 +126,7 @@ class Variant:
 
 
 def _variant(shuffled: bool = False, **settings: Any) -> Variant:
-    weighting = GradTail(**{"reference": "weighted"} | settings)
+    weighting = Studied(**{"reference": "weighted"} | settings)
     return Variant(weighting=weighting, shuffled=shuffled)
 
 

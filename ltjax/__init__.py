@@ -6,6 +6,7 @@ from ltjax import data as data
 from ltjax import heads as heads
 from ltjax import losses as losses
 from ltjax import metrics as metrics
+from ltjax import transforms as transforms
 from ltjax.jacobian import Check as Check
 from ltjax.jacobian import Jacobian as Jacobian
 from ltjax.jacobian import check as check

@@ -213,7 +213,7 @@ CASES = {
         lambda: ltjax.gradtail(burn_in=-1), ValueError, "burn_in .*-1"
     ),
     "gradtail width": Case(
-        lambda: ltjax.gradtail(width=0.0), ValueError, "width .*0.0"
+        lambda: ltjax.transforms.bump(width=0.0), ValueError, "width .*0.0"
     ),
     "gradtail max_weight": Case(
         lambda: ltjax.gradtail(max_weight=0.5), ValueError, r"max_weight .*\[1, .*0.5"
@@ -222,6 +222,21 @@ CASES = {
         lambda: ltjax.gradtail(mask={"w": True}).init(PARAMS),
         ValueError,
         "mask must have the structure",
+    ),
+    "gradtail mask of one boolean": Case(
+        lambda: ltjax.gradtail(mask=True), TypeError, "mask .*True.*static_args"
+    ),
+    "gradtail empty mask": Case(
+        lambda: ltjax.gradtail(mask={"w": False, "b": False}).init(PARAMS),
+        ValueError,
+        "mask must select .*none",
+    ),
+    "gradtail empty mask function": Case(
+        lambda: ltjax.gradtail(mask=lambda p: jax.tree.map(lambda _: False, p)).init(
+            PARAMS
+        ),
+        ValueError,
+        "mask must select .*none",
     ),
     "gradtail gate without norms": Case(
         lambda: ltjax.gradtail_weights(jnp.ones(3)), ValueError, "norms .*gated"

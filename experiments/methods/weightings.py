@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import jax
@@ -76,7 +77,7 @@ class GradTail:
     of_logits: ClassVar[bool] = False
     needs_meta: ClassVar[bool] = False
 
-    activation: Literal["gated", "bump", "tent", "sigmoid", "linear"] = "gated"
+    activation: Literal["gated", "bump"] = "gated"
     similarity: Literal["cosine", "dot", "dot_unit_mean"] = "cosine"
     reference: Literal["weighted", "unweighted"] = "unweighted"
     """Mean gradient that the others are compared with; the unweighted one costs another
@@ -90,16 +91,29 @@ class GradTail:
     layers: Literal["all", "classifier"] = "all"
     """Parameters whose gradients are compared."""
     strength: float = 5.0
+    """Of gated."""
     slope: float = 4.0
+    """Of gated."""
     center: float = 0.0
+    """Of gated and bump."""
     width: float = 0.25
+    """Of bump."""
     max_weight: float = 10.0
+
+    @property
+    def activation_fn(self) -> Callable[..., jax.Array]:
+        """The activation with its constants."""
+        if self.activation == "bump":
+            return ltjax.transforms.bump(width=self.width, center=self.center)
+        return ltjax.transforms.gated(
+            strength=self.strength, slope=self.slope, center=self.center
+        )
 
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
         """The weighting of a run."""
         del context, key
         return ltjax.gradtail(
-            activation=self.activation,
+            activation=self.activation_fn,
             similarity=self.similarity,
             reference=self.reference,
             definition=self.definition,
@@ -107,10 +121,6 @@ class GradTail:
             burn_in=self.burn_in,
             z_score=self.z_score,
             mask=None if self.layers == "all" else classifier_mask,
-            strength=self.strength,
-            slope=self.slope,
-            center=self.center,
-            width=self.width,
             max_weight=self.max_weight,
         )
 

@@ -12,7 +12,9 @@ from ltjax.transforms._gdw import logit_cotangents as logit_cotangents
 from ltjax.transforms._gdw import zero_mean_weights as zero_mean_weights
 from ltjax.transforms._gradtail import GradTailState as GradTailState
 from ltjax.transforms._gradtail import gradtail as gradtail
-from ltjax.transforms._gradtail import gradtail_weights as gradtail_weights
+from ltjax.transforms._gradtail_weights import bump as bump
+from ltjax.transforms._gradtail_weights import gated as gated
+from ltjax.transforms._gradtail_weights import gradtail_weights as gradtail_weights
 from ltjax.transforms._l2rw import L2rwState as L2rwState
 from ltjax.transforms._l2rw import l2rw as l2rw
 from ltjax.transforms._l2rw import l2rw_weights as l2rw_weights

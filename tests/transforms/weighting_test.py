@@ -14,7 +14,10 @@ WEIGHTINGS = {
     "absgd": lambda: ltjax.absgd(0.5),
     "gradtail": lambda: ltjax.gradtail(burn_in=1),
     "gradtail_dot": lambda: ltjax.gradtail(
-        activation="sigmoid", similarity="dot", burn_in=1, z_score=True
+        activation=lambda s: jax.nn.sigmoid(-4 * s),
+        similarity="dot",
+        burn_in=1,
+        z_score=True,
     ),
     "l2rw": ltjax.l2rw,
     "product": lambda: ltjax.product(
@@ -180,10 +183,15 @@ def test_hyperparameters_may_be_injected():
     )
     got, expected = train(injected, model)[0], train(fixed, model)[0]
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-6)
+    strength = optax.linear_schedule(0.0, 5.0, 3)
     injected = optax.chain(
-        optax.inject_hyperparams(ltjax.gradtail)(
-            decay=0.9, strength=optax.linear_schedule(0.0, 5.0, 3), burn_in=0
-        ),
+        optax.inject_hyperparams(
+            lambda decay, burn_in, strength: ltjax.gradtail(
+                decay=decay,
+                burn_in=burn_in,
+                activation=ltjax.transforms.gated(strength=strength),
+            )
+        )(decay=0.9, strength=strength, burn_in=0),
         optax.sgd(0.1),
     )
     train(injected, model)
