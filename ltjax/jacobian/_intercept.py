@@ -112,8 +112,8 @@ class Intercepted:
         for tap, cotangents in zip(self._taps, self._weighted(weights), strict=True):
             made, left = self._kept_rows(tap)
             for value, rows in made:
-                w = weights.astype(rows.dtype)
-                _accumulate(found, value, jnp.tensordot(w, rows, 1))
+                w = _along(weights.astype(rows.dtype), rows.shape, 0)
+                _accumulate(found, value, jnp.sum(w * rows, 0))
             if left:
                 full = dict(zip(tap.results, cotangents, strict=True))
                 self._pull(tap.op, full, left, found)

@@ -136,7 +136,7 @@ class LinearizedJacobian(Jacobian):
         def one(index):
             return fun(self._transposed((where == index).astype(self.dtype)))
 
-        out = map_chunks(one, where.reshape(rows), chunk_size(self._row_bytes))
+        out = map_chunks(one, jnp.arange(rows), chunk_size(self._row_bytes))
         return jax.tree.map(lambda x: x.reshape(self.shape + x.shape[1:]), out)
 
 

@@ -1,0 +1,183 @@
+"""Functions with derivatives of their own: the rule is what counts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import ltjax
+from ltjax.jacobian._calls import backward
+from ltjax.jacobian._jaxpr import trace
+from ltjax.jacobian._linearity import LINEAR, NONLINEAR, UNKNOWN, ZERO, linearity
+from tests.jacobian.reference import array, assert_products
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+B = 4
+
+
+def _custom(forward, back):
+    """A function of two arguments with a backward rule that keeps nothing."""
+    fun = jax.custom_vjp(forward)
+    fun.defvjp(lambda *args: (forward(*args), None), lambda _, g: back(g))
+    return fun
+
+
+straight_through = _custom(lambda z, q: q, lambda g: (g, jnp.zeros_like(g)))
+scaled = _custom(lambda z, q: z + q, lambda g: (2 * g, -3 * g))
+first_only = _custom(lambda z, q: z * q, lambda g: (g, jnp.zeros_like(g)))
+
+
+@pytest.mark.parametrize("fun", [straight_through, scaled, first_only])
+def test_operands_that_the_rule_reaches(fun):
+    x, w = array(1, B, 3), array(2, 3, 3)
+
+    def losses_fn(w):
+        z = x @ w
+        return jnp.sum(fun(z, jnp.round(z)) ** 2, 1)
+
+    _, jac = ltjax.linearize(losses_fn, w)
+    assert jac.method == "intercept"
+    assert_products(losses_fn, w)
+
+
+def test_rule_that_sends_cotangents_to_other_examples():
+    x, w = array(1, B, 3), array(2, 3, 3)
+
+    def losses_fn(w):
+        z = x @ w
+        return jnp.sum(straight_through(z[::-1], z) ** 2, 1)
+
+    _, jac = ltjax.linearize(losses_fn, w)
+    assert jac.method == "linearize"
+    assert_products(losses_fn, w)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda f: f,
+        jax.checkpoint,
+        lambda f: lambda h: lax.scan(lambda c, _: (f(c), None), h, length=1)[0],
+    ],
+)
+def test_shared_cotangents_reach_examples(wrap):
+    """A rule with a shared and a per-example output mixes the two."""
+    two = jax.custom_vjp(lambda a, c: (a * 2, c))
+    two.defvjp(
+        lambda a, c: ((a * 2, c), None),
+        lambda _, g: (jnp.zeros_like(g[0]), g[1] + g[0]),
+    )
+    x, w = array(1, B, 3), array(2, 3, 3)
+
+    def inner(h):
+        s, c = two(x, h)
+        return c - s.mean(0)[None]
+
+    def losses_fn(w):
+        return jnp.sum(wrap(inner)(x @ w) ** 2, 1)
+
+    _, jac = ltjax.linearize(losses_fn, w)
+    assert jac.method == "linearize"
+    assert_products(losses_fn, w)
+
+
+NOT_LINEAR = {
+    "constant": lambda g: (g, jnp.ones_like(g)),
+    "clipped": lambda g: (jnp.clip(g, -0.1, 0.1), g),
+    "normalised": lambda g: (g / jnp.linalg.norm(g), g),
+    "sign": lambda g: (jnp.sign(g), g),
+    "chosen": lambda g: (jnp.where(g > 0, g, 2 * g), g),
+    "relu": lambda g: (jax.nn.relu(g), g),
+}
+
+
+@pytest.mark.parametrize("back", NOT_LINEAR.values(), ids=NOT_LINEAR)
+@pytest.mark.parametrize("nested", [False, True])
+def test_rules_that_are_not_linear_are_refused(back, nested):
+    x, w = array(1, B, 3), array(2, 3, 3)
+    fun = _custom(lambda z, q: z, back)
+    fun = jax.checkpoint(fun) if nested else fun
+
+    def losses_fn(w):
+        return jnp.sum(fun(x @ w, x @ w) ** 2, 1)
+
+    with pytest.raises(
+        ValueError, match=r"not linear in its cotangents.*custom_vjp_call"
+    ):
+        ltjax.linearize(losses_fn, w)
+    _, jac = ltjax.linearize(losses_fn, w, method="linearize")
+    weights = jnp.arange(1.0, B + 1)
+    expected = jax.vjp(losses_fn, w)[1](weights)[0]
+    np.testing.assert_allclose(jac.vjp(weights), expected, rtol=1e-12)
+    jac.norms(definition="row")
+    np.testing.assert_allclose(jac.vjp(weights), expected, rtol=1e-12)
+
+
+def test_a_rule_that_is_not_linear_does_not_matter_where_no_parameter_is():
+    x, w = array(1, B, 3), array(2, 3, 3)
+    fun = _custom(lambda z, q: z, NOT_LINEAR["clipped"])
+    assert_products(lambda w: jnp.sum((fun(x, x) @ w) ** 2, 1), w)
+
+
+def test_auxiliary_loss_added_by_a_rule_is_refused():
+    add = jax.custom_vjp(lambda y, aux: y)
+    add.defvjp(lambda y, aux: (y, None), lambda _, g: (g, jnp.ones(())))
+    x, w = array(1, B, 3), array(2, 3, 3)
+    with pytest.raises(ValueError, match="part of the losses"):
+        ltjax.linearize(lambda w: jnp.sum(add(x @ w, 0.1 * jnp.sum(w**2)) ** 2, 1), w)
+
+
+def test_parameters_inside_a_rule_have_products_by_transposition():
+    @jax.custom_vjp
+    def dense(x, w):
+        return x @ w
+
+    dense.defvjp(lambda x, w: (x @ w, (x, w)), lambda r, g: (g @ r[1].T, r[0].T @ g))
+    x, w = array(1, B, 3), array(2, 3, 3)
+
+    def losses_fn(w):
+        return jnp.sum(jnp.tanh(dense(jnp.tanh(dense(x, w)), w)) ** 2, 1)
+
+    _, jac = ltjax.linearize(losses_fn, w)
+    assert "custom_vjp of parameters" in jac.reason
+    assert_products(losses_fn, w)
+
+
+LINEARITY = {
+    "linear": (lambda g: (2 * g[::-1], jnp.sum(g, keepdims=True)[0]), [LINEAR, LINEAR]),
+    "zero": (lambda g: (jnp.zeros_like(g), g.at[0].set(0)), [ZERO, LINEAR]),
+    "constant": (lambda g: (jnp.ones_like(g), g + 1), [NONLINEAR, NONLINEAR]),
+    "scattered": (
+        lambda g: (jnp.zeros_like(g).at[1].add(g[0]), g * g),
+        [LINEAR, NONLINEAR],
+    ),
+    "padded": (
+        lambda g: (jnp.pad(g, (1, 0)), jnp.pad(g, (1, 0), constant_values=1.0)),
+        [LINEAR, NONLINEAR],
+    ),
+    "loop": (
+        lambda g: (lax.fori_loop(0, 2, lambda _, c: c * g, g), g.astype(jnp.int32)),
+        [UNKNOWN, UNKNOWN],
+    ),
+}
+
+
+@pytest.mark.parametrize(("fun", "expected"), LINEARITY.values(), ids=LINEARITY)
+def test_linearity_of_programs(fun, expected):
+    program, _ = trace(fun, jnp.ones(3))
+    assert linearity(program, 0) == expected
+
+
+def test_inputs_that_are_skipped_count_as_constants():
+    program, _ = trace(lambda a, g: (a * g, a * a, a + g), jnp.ones(3), jnp.ones(3))
+    assert linearity(program, 1) == [LINEAR, NONLINEAR, NONLINEAR]
+
+
+def test_backward_rule_of_integers_is_zero():
+    fun = jax.custom_vjp(lambda x, i: x * i.astype(x.dtype))
+    fun.defvjp(lambda x, i: (x * i.astype(x.dtype), i), lambda i, g: (g * 2, None))
+    program, _ = trace(fun, jnp.ones(3), jnp.arange(3))
+    (op,) = [op for op in program.ops if op.name == "custom_vjp_call"]
+    assert linearity(backward(op), 2) == [LINEAR, ZERO]

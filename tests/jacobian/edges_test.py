@@ -1,0 +1,174 @@
+"""Programs at the edges of what operations allow, and places arrays can lie."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import ltjax
+from tests.jacobian.reference import array, assert_products
+
+NWC = ("NWC", "WIO", "NWC")
+B = 4
+
+
+def _filter(p):
+    return (jnp.convolve(jnp.arange(6.0), p, mode="same") - 1) ** 2
+
+
+def _modulated(p):
+    images, scales = array(1, B, 5, 2), array(2, B, 3, 2, 2)
+
+    def loss(image, scale):
+        y = lax.conv_general_dilated(
+            image[None], scale * p, (1,), "SAME", dimension_numbers=NWC
+        )
+        return jnp.sum(y**2)
+
+    return jax.vmap(loss)(images, scales)
+
+
+def _own_kernels(p):
+    images = array(1, B, 5, 2)
+
+    def loss(image, kernel):
+        y = lax.conv_general_dilated(
+            image[None], kernel, (1,), "SAME", dimension_numbers=NWC
+        )
+        return jnp.sum(y**2)
+
+    return jax.vmap(loss)(images, p)
+
+
+def _window_of_a_table(p):
+    return jnp.sum(p[jnp.array([0, 2, 1]), 1:5] ** 2, 0)
+
+
+def _empty_features(p):
+    return jnp.sum(array(1, B, 3)[:, :0] @ p["w"] + p["b"][None], 1)
+
+
+def _empty_shift(p):
+    return jnp.sum(jnp.roll(p, 1, 0) * array(1, 1, 3).sum(), 0) ** 2
+
+
+def _one_example(p):
+    return jnp.sum(jnp.tanh(array(1, 1, 3) @ p), 1)
+
+
+PROGRAMS = {
+    "filter": (_filter, lambda: array(3, 3)),
+    "modulated kernels": (_modulated, lambda: array(3, 3, 2, 2)),
+    "kernels as parameters": (_own_kernels, lambda: array(3, B, 3, 2, 2)),
+    "window of a table": (_window_of_a_table, lambda: array(3, 6, 10)),
+    "empty features": (
+        _empty_features,
+        lambda: {"w": jnp.zeros((0, 3)), "b": array(3, 3)},
+    ),
+    "empty shift": (_empty_shift, lambda: array(3, 1, 4)),
+    "one example": (_one_example, lambda: array(3, 3, 2)),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("losses_fn", "make"), PROGRAMS.values(), ids=PROGRAMS)
+def test_products(losses_fn, make):
+    with jax.numpy_dtype_promotion("standard"):
+        assert_products(losses_fn, make())
+
+
+@pytest.mark.usefixtures("x64")
+def test_modulated_kernels_of_single_examples():
+    batch = array(1, B, 5, 2), array(2, B, 3, 2, 2)
+
+    def loss_fn(p, example):
+        image, scale = example
+        y = lax.conv_general_dilated(
+            image[None], scale * p, (1,), "SAME", dimension_numbers=NWC
+        )
+        return jnp.sum(y**2)
+
+    p = array(3, 3, 2, 2)
+    _, jac = ltjax.linearize_examples(loss_fn, p, batch)
+    rows = jax.vmap(jax.grad(loss_fn), (None, 0))(p, batch)
+    expected = np.linalg.norm(np.asarray(rows).reshape(B, -1), axis=1)
+    np.testing.assert_allclose(jac.norms(), expected, rtol=1e-10)
+    np.testing.assert_allclose(jac.dense(), rows, rtol=1e-9, atol=1e-12)
+
+
+def _data(batch=16):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, 3, 4)).astype(np.float32)
+    w = {
+        "w": rng.normal(size=(4, 5)).astype(np.float32),
+        "b": rng.normal(size=(5,)).astype(np.float32),
+        "v": rng.normal(size=(5, 2)).astype(np.float32),
+    }
+    return w, x
+
+
+def _model(w, x):
+    h = jnp.tanh(x @ w["w"] + w["b"][None, None])
+    return jnp.sum((h @ w["v"]) ** 2, (1, 2))
+
+
+def _products(w, x, direction, model=_model):
+    losses, jac = ltjax.linearize(lambda w: model(w, x), w)
+    dots, norms = jac.jvp(direction), jac.norms(definition="row")
+    return dots, norms, jac.dense(), jac.vjp(losses)
+
+
+def _rows_apart(w, x, direction):
+    """Nothing can be intercepted: most products are inside a scan."""
+
+    def model(w, x):
+        step = lambda h, _: (jnp.tanh(h @ w["w"] @ w["w"].T), None)  # noqa: E731
+        return _model(w, lax.scan(step, x, length=3)[0])
+
+    return _products(w, x, direction, model)
+
+
+@pytest.mark.parametrize("products", [_products, _rows_apart])
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_inside_shard_map(products, check_vma, eight_devices):
+    w, x = _data()
+    expected = products(w, x, w)
+    rows, everywhere = P("data"), P()
+    sharded = jax.jit(
+        jax.shard_map(
+            lambda w, x: products(w, x, w),
+            mesh=eight_devices,
+            in_specs=(everywhere, rows),
+            out_specs=(rows, rows, rows, everywhere if check_vma else rows),
+            check_vma=check_vma,
+        )
+    )
+    dots, norms, dense, gradient = sharded(w, x)
+    np.testing.assert_allclose(dots, expected[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(norms, expected[1], rtol=1e-4)
+    for got, rows in zip(
+        jax.tree.leaves(dense), jax.tree.leaves(expected[2]), strict=True
+    ):
+        np.testing.assert_allclose(got, rows, rtol=1e-3, atol=1e-4)
+    for got, total in zip(
+        jax.tree.leaves(gradient), jax.tree.leaves(expected[3]), strict=True
+    ):
+        if not check_vma:  # parameters are not known to be the same on all devices
+            got = got.reshape(8, *total.shape).sum(0)
+        np.testing.assert_allclose(got, total, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("products", [_products, _rows_apart])
+def test_explicit_mesh_axes(products):
+    w, x = _data()
+    expected = products(w, x, w)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        put = lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec))  # noqa: E731
+        placed = jax.tree.map(lambda p: put(p, P()), w)
+        got = jax.jit(products)(placed, put(x, P("data")), placed)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
