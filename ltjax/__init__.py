@@ -1,4 +1,9 @@
-"""Learning from long-tailed and noisily labelled data in JAX."""
+"""Learning from long-tailed and noisily labelled data in JAX.
+
+Arguments are checked against their docstrings: a ``TypeError`` or ``ValueError`` names
+the argument, what it was and what was expected. Shapes and dtypes are checked while
+tracing, values only where they are concrete. ``Raises`` sections list the rest.
+"""
 
 from importlib import metadata as _metadata
 

@@ -1,7 +1,7 @@
 """Argument checks shared by every public function.
 
 Shapes and dtypes are checked while tracing. Values are checked only where they are
-concrete: inside ``jit`` a number may be a tracer, and is then taken on trust.
+concrete: inside ``jit`` a number may be a tracer, whose value is not checked.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,7 +20,7 @@ _KINDS = {
 
 
 def concrete(value: Any) -> bool:
-    """Whether ``value`` can be looked at now (it is no tracer)."""
+    """Whether ``value`` can be looked at now (it is not a tracer)."""
     return not isinstance(value, jax.core.Tracer)
 
 

@@ -1,4 +1,4 @@
-"""How many examples each class has, or shall have."""
+"""Class counts: those of labels, and those of long-tailed profiles."""
 
 import math
 
@@ -24,10 +24,6 @@ def exponential_counts(
 
     Returns:
       ``[C]`` int64; 0 for classes whose share is below one example.
-
-    Raises:
-      ValueError: if an argument is out of range.
-      TypeError: if ``num_classes`` is not an integer.
 
     Examples:
       >>> int(exponential_counts(10, 5000, 0.01).sum())
@@ -57,10 +53,6 @@ def step_counts(num_classes: int, max_count: float, factor: float) -> np.ndarray
     Returns:
       ``[C]`` int64.
 
-    Raises:
-      ValueError: if an argument is out of range.
-      TypeError: if ``num_classes`` is not an integer.
-
     Examples:
       >>> step_counts(4, 500, 0.01)
       array([500, 500,   5,   5])
@@ -85,10 +77,6 @@ def class_counts(labels: ArrayLike, num_classes: int) -> np.ndarray:
     Returns:
       ``[C]`` int64; 0 for a class without examples.
 
-    Raises:
-      ValueError: if a label is out of range.
-      TypeError: if labels are not integers.
-
     Examples:
       >>> class_counts([0, 2, 0], 4)
       array([2, 0, 1, 0])
@@ -97,7 +85,7 @@ def class_counts(labels: ArrayLike, num_classes: int) -> np.ndarray:
 
 
 def class_priors(class_counts: ArrayLike, *, smoothing: float = 0.0) -> np.ndarray:
-    r"""Class frequencies, with pseudo-counts if wanted.
+    r"""Class frequencies, optionally with pseudo-counts.
 
     .. math:: \pi_c = \frac{n_c + s}{\sum_{c'} (n_{c'} + s)}
 
@@ -110,7 +98,7 @@ def class_priors(class_counts: ArrayLike, *, smoothing: float = 0.0) -> np.ndarr
       ``[C]`` float64 that sum to 1.
 
     Raises:
-      ValueError: if a count or ``smoothing`` is negative, or all of them are 0.
+      ValueError: if all counts and ``smoothing`` are 0.
 
     Examples:
       >>> class_priors([6, 2, 0])

@@ -1,4 +1,4 @@
-"""Whole numbers in place of expected ones."""
+"""Unbiased rounding of expected numbers."""
 
 import numpy as np
 

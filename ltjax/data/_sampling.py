@@ -1,4 +1,4 @@
-"""Which examples an epoch shows, and in which order."""
+"""Sampling: which examples an epoch shows, and in which order."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +12,7 @@ def sampling_probabilities(class_counts: ArrayLike, *, power: float) -> np.ndarr
 
     .. math:: p_c = \frac{n_c^q}{\sum_{c'} n_{c'}^q}
 
-    q = 1 is sampling by example, q = 0 is class-balanced, q = 1/2 square-root sampling.
+    q = 1 samples examples evenly, q = 0 classes; q = 1/2 is square-root sampling.
 
     Args:
       class_counts: ``[C]`` numbers, not negative.
@@ -22,7 +22,7 @@ def sampling_probabilities(class_counts: ArrayLike, *, power: float) -> np.ndarr
       ``[C]`` float64 that sum to 1; 0 for an empty class.
 
     Raises:
-      ValueError: if a count is negative, all are 0, or ``power`` is out of range.
+      ValueError: if all counts are 0.
 
     Examples:
       >>> sampling_probabilities([81, 1, 0], power=0.5)
@@ -43,7 +43,7 @@ def sampling_probabilities(class_counts: ArrayLike, *, power: float) -> np.ndarr
 def progressive_probabilities(
     class_counts: ArrayLike, *, progress: float
 ) -> np.ndarray:
-    r"""Probability of drawing each class, from by example to class-balanced.
+    r"""Probability of drawing each class, from example-balanced to class-balanced.
 
     .. math:: p_c = (1 - t) \frac{n_c}{N} + t \frac{1}{|\{c' : n_{c'} > 0\}|}
 
@@ -55,7 +55,7 @@ def progressive_probabilities(
       ``[C]`` float64 that sum to 1; 0 for an empty class.
 
     Raises:
-      ValueError: if a count is negative, all are 0, or ``progress`` is out of range.
+      ValueError: if all counts are 0.
 
     Examples:
       >>> progressive_probabilities([9, 1], progress=0.5)
@@ -78,15 +78,15 @@ def epoch_indices(
     *,
     size: int | None = None,
 ) -> np.ndarray:
-    r"""Examples of one epoch in order, with classes as frequent as stated.
+    r"""Examples of one epoch in order, with the given class probabilities.
 
     Class c is drawn :math:`\lfloor S p_c \rfloor` or :math:`\lceil S p_c \rceil` times
-    among S (on average exactly :math:`S p_c`), at random places. Within a class no
-    example returns before all others have been shown. With probabilities proportional
-    to the class counts this is a plain shuffle.
+    among S (on average exactly :math:`S p_c`), at random positions. No example of a
+    class is repeated before all others of the class have been shown. With probabilities
+    proportional to the class counts this is a plain shuffle.
 
-    An epoch depends on nothing but the state of ``rng``, so a run resumes at any epoch
-    by making the generator from its seed and the epoch.
+    An epoch depends only on the state of ``rng``: to resume at any epoch, make the
+    generator from the run's seed and the epoch.
 
     Args:
       labels: ``[N]`` integers in ``[0, C)``.
@@ -99,9 +99,7 @@ def epoch_indices(
       ``[S]`` int64 indices into ``labels``.
 
     Raises:
-      ValueError: if probabilities are negative, do not sum to 1, or are positive for a
-        class without examples, or a label is out of range.
-      TypeError: if ``size`` is not an integer or ``rng`` is no generator.
+      ValueError: if a class without examples has a positive probability.
 
     Examples:
       >>> labels = np.array([0, 0, 0, 0, 0, 0, 1, 1])

@@ -40,10 +40,6 @@ def adjust_logits(
     Returns:
       ``[B, C]`` adjusted logits in at least float32.
 
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree, the mode is unknown or a number is out of range.
-
     Examples:
       >>> z, pi = jnp.array([[2.0, 1.0]]), jnp.array([0.9, 0.1])
       >>> adjusted = ltjax.heads.adjust_logits(z, pi, tau=1.0)
@@ -85,7 +81,7 @@ def search_tau(
 ) -> tuple[jax.Array, jax.Array]:
     """Balanced accuracy at every strength of :func:`adjust_logits`, and the best one.
 
-    Search on validation data, never on the data the result is reported for.
+    Search on validation data, never on the data that the result is reported on.
 
     Args:
       logits: ``[B, C]`` scores of held-out examples, any float dtype.
@@ -99,9 +95,7 @@ def search_tau(
       recall over the classes that occur in ``labels``.
 
     Raises:
-      TypeError: if an argument is no array of the stated kind.
-      ValueError: if shapes disagree, the mode is unknown, ``taus`` is empty or a
-        number is out of its range.
+      ValueError: if ``taus`` is empty.
 
     Examples:
       >>> z, y = jnp.array([[3.0, 0.0], [1.0, 0.0]]), jnp.array([0, 1])
@@ -133,7 +127,7 @@ def search_tau(
 def tau_normalize(
     kernel: jax.Array, *, tau: float | jax.Array = 1.0, class_axis: int = -1
 ) -> jax.Array:
-    r"""Evens out the length of the classifier's weight vectors.
+    r"""Rescales the classifier's weight vectors towards equal lengths.
 
     .. math:: \tilde w_c = w_c / \|w_c\|^\tau
 
@@ -145,11 +139,6 @@ def tau_normalize(
 
     Returns:
       The normalised kernel, in the shape and dtype of ``kernel``.
-
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if ``kernel`` does not have two axes, ``tau`` is negative or
-        ``class_axis`` is none of them.
 
     Examples:
       >>> kernel = jnp.array([[3.0, 0.0], [4.0, 2.0]])

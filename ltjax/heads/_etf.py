@@ -1,4 +1,4 @@
-"""A fixed classifier whose classes are as far apart as they can be."""
+"""A fixed classifier whose classes are as far apart as possible."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def simplex_etf(key: jax.Array, num_classes: int, embed_dim: int) -> jax.Array:
       M = \sqrt{\tfrac{C}{C - 1}} \, (I - \tfrac1C 1 1^\top)
 
     with ``U`` made of ``C`` orthonormal columns drawn uniformly (Haar). Rows have
-    length 1, sum to zero, and every two have the cosine :math:`-1/(C - 1)`. Use it
+    length 1 and sum to zero; every two have the cosine :math:`-1/(C - 1)`. Use it
     as a classifier ``h @ W.T + b`` that is neither trained nor decayed.
 
     Args:
@@ -23,10 +23,6 @@ def simplex_etf(key: jax.Array, num_classes: int, embed_dim: int) -> jax.Array:
 
     Returns:
       ``[C, E]`` in the default float dtype.
-
-    Raises:
-      TypeError: if ``key`` is no typed key or a size no integer.
-      ValueError: if there are more classes than dimensions, or only one class.
 
     Examples:
       >>> w = ltjax.heads.simplex_etf(jax.random.key(0), 3, 8)

@@ -32,10 +32,6 @@ def logit_adjusted_cross_entropy(
     Returns:
       ``[B]`` losses in at least float32, not reduced.
 
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree, a prior is not positive or ``tau`` is negative.
-
     Examples:
       >>> z, y = jnp.array([[2.0, 0.0]]), jnp.array([1])
       >>> loss = ltjax.losses.logit_adjusted_cross_entropy(
@@ -71,10 +67,6 @@ def balanced_softmax(
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
-
-    Raises:
-      TypeError: if an argument is no array of the stated kind.
-      ValueError: if shapes disagree or a count is negative.
 
     Examples:
       >>> z, y = jnp.array([[2.0, 0.0]]), jnp.array([1])

@@ -53,11 +53,11 @@ def elm(
       directions of :func:`update_centers`, through which no gradient flows
 
     An example without a partner (``P(i)`` empty), or of a class whose center has not
-    been seen, has an embedding term of 0. That is the rule for tail classes in small
-    batches: watch :func:`positive_share`, and either put two views of every image in
-    the batch (stack them along its leading axis, labels repeated) or use
-    ``kind="center"``. The first two kinds couple the examples of a batch, so a
-    gradient "of one example" means a row of the Jacobian of the batch's losses.
+    been seen, has an embedding term of 0. In small batches this is the usual case for
+    tail classes: monitor :func:`positive_share`, and either put two views of every
+    image in the batch (stack them along its leading axis, with labels repeated) or use
+    ``kind="center"``. The first two kinds couple the examples of a batch, so the
+    gradient of one example means a row of the Jacobian of the batch's losses.
 
     Args:
       logits: ``[B, C]`` scores, any float dtype.
@@ -79,11 +79,6 @@ def elm(
     Returns:
       ``[B]`` losses in at least float32, not reduced.
 
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree, a name is unknown, a number is out of its range,
-        or ``centers`` and ``kind`` do not go together.
-
     Examples:
       >>> z, y = jnp.array([[2.0, 0.0], [0.0, 0.0], [1.0, 0.0]]), jnp.array([0, 1, 0])
       >>> h = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -95,9 +90,9 @@ def elm(
     References:
       Jitkrittum et al., *ELM: Embedding and logit margins for long-tail learning*,
       2022 (arXiv 2204.13208). Published: one loss that joins logit margins with a
-      regulariser of the embeddings. The exact form, the three embedding terms and
-      all defaults are this library's own; the logit margins are those of Menon et al.
-      (ICLR 2021) and Cao et al. (NeurIPS 2019).
+      regulariser of the embeddings. We designed the exact form, the three embedding
+      terms and all defaults; the logit margins are those of Menon et al. (ICLR 2021)
+      and Cao et al. (NeurIPS 2019).
     """
     _validate.classification(logits, labels)
     batch, num_classes = logits.shape
@@ -160,17 +155,13 @@ def update_centers(
     Returns:
       ``[C, E]`` new centers in the dtype of ``centers``.
 
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree or ``decay`` is out of its range.
-
     Examples:
       >>> h, y = jnp.array([[2.0, 0.0], [0.0, 3.0]]), jnp.array([1, 1])
       >>> print(ltjax.losses.update_centers(jnp.zeros((3, 2)), h, y)[1])
       [0.5 0.5]
 
     References:
-      This library's own; the idea of class centers is that of Wen et al., *A
+      We designed this update; class centers are an idea of Wen et al., *A
       discriminative feature learning approach for deep face recognition*, ECCV 2016.
     """
     _validate.array("centers", centers, ndim=2, kind="floating")
@@ -194,8 +185,8 @@ def positive_share(
 ) -> jax.Array:
     """Share of a batch's anchors that have a partner of their own class in it.
 
-    Where it is near 0 for the tail, the pairwise embedding terms of :func:`elm` do
-    not act on the tail.
+    If it is near 0 for the tail, the pairwise embedding terms of :func:`elm` have no
+    effect there.
 
     Args:
       labels: ``[B]`` integers in ``[0, C)``.
@@ -204,10 +195,6 @@ def positive_share(
 
     Returns:
       A float32 number in ``[0, 1]``; 0 where the batch has no such anchor.
-
-    Raises:
-      TypeError: if an argument is no array of the stated kind.
-      ValueError: if an argument has the wrong rank.
 
     Examples:
       >>> labels, few = jnp.array([0, 0, 0, 1]), jnp.array([False, True])

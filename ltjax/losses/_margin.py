@@ -15,7 +15,7 @@ def ldam(
     max_margin: float | jax.Array = 0.5,
     scale: float | jax.Array = 30.0,
 ) -> jax.Array:
-    r"""Cross-entropy that asks rare classes for a larger margin (LDAM).
+    r"""Cross-entropy with larger margins for rarer classes (LDAM).
 
     .. math::
       \ell_i = -\log \mathrm{softmax}(s (z_i - m_{y_i} e_{y_i}))_{y_i}, \qquad
@@ -34,10 +34,6 @@ def ldam(
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
-
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree or a number is out of its range.
 
     Examples:
       >>> z, y = jnp.array([[0.2, 0.7]]), jnp.array([1])

@@ -11,19 +11,15 @@ def feature_penalty(embeddings: jax.Array) -> jax.Array:
 
     .. math:: \ell_i = \tfrac12 \|h_i\|^2
 
-    Add it to the losses with a strength of choice, ``losses + 1e-2 *
-    feature_penalty(h)``: their mean then holds ``(strength / 2) mean |h|^2``, as
-    weight decay holds half the squared weights.
+    Add it to the losses times a strength, ``losses + 1e-2 * feature_penalty(h)``: their
+    mean then contains ``(strength / 2) mean |h|^2``, as weight decay contains half the
+    squared parameters.
 
     Args:
       embeddings: ``[B, E]`` features, any float dtype.
 
     Returns:
       ``[B]`` penalties in at least float32, not reduced.
-
-    Raises:
-      TypeError: if ``embeddings`` is no floating array.
-      ValueError: if it does not have two axes.
 
     Examples:
       >>> print(ltjax.losses.feature_penalty(jnp.array([[3.0, 4.0], [0.0, 0.0]])))

@@ -24,10 +24,6 @@ def class_balanced_weights(
     Returns:
       ``[C]`` weights in at least float32.
 
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if a count is negative or ``beta`` out of its range.
-
     Examples:
       >>> w = ltjax.losses.class_balanced_weights(jnp.array([90, 10]), beta=0.99)
       >>> f"{w[0]:.3f} {w[1]:.3f}"
@@ -71,10 +67,6 @@ def class_balanced_cross_entropy(
       ``[B]`` losses in at least float32, not reduced. The released code takes their
       plain mean, not the mean weighted by ``w``.
 
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree or a number is out of its range.
-
     Examples:
       >>> z, y = jnp.zeros((2, 2)), jnp.array([0, 1])
       >>> loss = ltjax.losses.class_balanced_cross_entropy(
@@ -111,10 +103,6 @@ def class_balanced_sigmoid(
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
-
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree or a number is out of its range.
 
     Examples:
       >>> z, y = jnp.zeros((2, 2)), jnp.array([0, 1])
@@ -157,10 +145,6 @@ def class_balanced_focal(
     Returns:
       ``[B]`` losses in at least float32, not reduced.
 
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree or a number is out of its range.
-
     Examples:
       >>> z, y = jnp.zeros((2, 2)), jnp.array([0, 1])
       >>> loss = ltjax.losses.class_balanced_focal(
@@ -182,7 +166,7 @@ def class_balanced_focal(
 def focal(
     logits: jax.Array, labels: jax.Array, *, gamma: float | jax.Array = 2.0
 ) -> jax.Array:
-    r"""Softmax cross-entropy that fades on examples already fitted.
+    r"""Softmax cross-entropy, scaled down for examples that are already fitted.
 
     .. math:: \ell_i = -(1 - p_{i, y_i})^\gamma \log p_{i, y_i}, \qquad
       p_i = \mathrm{softmax}(z_i)
@@ -194,10 +178,6 @@ def focal(
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
-
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree or ``gamma`` is negative.
 
     Examples:
       >>> z, y = jnp.array([[2.0, 0.0], [2.0, 0.0]]), jnp.array([0, 1])

@@ -1,4 +1,4 @@
-"""Losses that forgive wrong labels."""
+"""Losses that are robust to wrong labels."""
 
 import math
 
@@ -38,10 +38,6 @@ def symmetric_cross_entropy(
     Returns:
       ``[B]`` losses in at least float32, not reduced.
 
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree or a number is negative.
-
     Examples:
       >>> z, y = jnp.zeros((1, 4)), jnp.array([1])
       >>> f"{ltjax.losses.symmetric_cross_entropy(z, y, alpha=0.1, beta=1.0)[0]:.3f}"
@@ -72,14 +68,11 @@ def generalized_cross_entropy(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
-      q: in ``(0, 1]``; larger is more forgiving and slower to learn. May be traced.
+      q: in ``(0, 1]``; larger values tolerate more noise and learn more slowly. May be
+        traced.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced, each in ``[0, 1/q]``.
-
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree or ``q`` is out of its range.
 
     Examples:
       >>> z, y = jnp.zeros((1, 4)), jnp.array([1])
@@ -120,10 +113,6 @@ def truncated_generalized_cross_entropy(
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
-
-    Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if shapes disagree or a number is out of its range.
 
     Examples:
       >>> z, y = jnp.array([[0.0, 9.0], [0.0, 1.0]]), jnp.array([0, 1])

@@ -1,4 +1,4 @@
-"""Accuracy that every class has an equal say in."""
+"""Accuracy by class, by shot and by rank."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class ShotAccuracy(NamedTuple):
 def per_class_accuracy(
     predictions: ArrayLike, labels: ArrayLike, num_classes: int
 ) -> np.ndarray:
-    r"""Share of each class's examples that are predicted right.
+    r"""Share of each class's examples that are predicted correctly.
 
     .. math:: a_c = \frac{|\{i : y_i = c, \hat y_i = c\}|}{|\{i : y_i = c\}|}
 
@@ -33,8 +33,7 @@ def per_class_accuracy(
       ``[C]`` float64; 0 for a class without examples.
 
     Raises:
-      TypeError: if predictions or labels are not integers.
-      ValueError: if the lengths differ, a class is out of range, or N is 0.
+      ValueError: if N is 0.
 
     Examples:
       >>> per_class_accuracy([0, 0, 1, 0], [0, 0, 1, 1], 3)
@@ -60,8 +59,7 @@ def balanced_accuracy(
       A float in [0, 1].
 
     Raises:
-      TypeError: if predictions or labels are not integers.
-      ValueError: if the lengths differ, a class is out of range, or N is 0.
+      ValueError: if N is 0.
 
     Examples:
       >>> balanced_accuracy([0, 0, 1, 0], [0, 0, 1, 1], 3)
@@ -99,9 +97,7 @@ def shot_accuracy(
       region without any class is 0 (``class_shots`` says which regions have classes).
 
     Raises:
-      TypeError: if predictions or labels are not integers.
-      ValueError: if the lengths differ, a class is out of range, N is 0, a count is
-        negative, or ``few`` exceeds ``many``.
+      ValueError: if N is 0 or ``few`` exceeds ``many``.
 
     Examples:
       >>> shot_accuracy([0, 1, 1, 0], [0, 1, 1, 2], [900, 50, 5], many=100, few=20)
@@ -127,14 +123,13 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, *, k: int = 5) -> float
     Args:
       scores: ``[N, C]`` logits or probabilities, without NaN.
       labels: ``[N]`` true classes, integers in ``[0, C)``.
-      k: how many classes may be named, in ``[1, C]``.
+      k: number of highest scores that count as a hit, in ``[1, C]``.
 
     Returns:
       A float in [0, 1].
 
     Raises:
-      ValueError: if shapes disagree, a label or k is out of range, N is 0, or a score
-        is NaN.
+      ValueError: if N is 0 or a score is NaN.
 
     Examples:
       >>> top_k_accuracy([[0.1, 0.5, 0.4], [0.8, 0.1, 0.1]], [2, 2], k=2)

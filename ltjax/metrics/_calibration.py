@@ -1,4 +1,4 @@
-"""Whether a classifier is right as often as it says."""
+"""Calibration: whether a classifier is right as often as it is confident."""
 
 from typing import NamedTuple
 
@@ -35,8 +35,7 @@ def reliability_bins(
       Edges, counts, mean confidence and accuracy of each bin.
 
     Raises:
-      ValueError: if shapes disagree, rows are no probabilities, a label is out of
-        range, or N is 0.
+      ValueError: if N is 0 or a row is not a probability distribution.
 
     Examples:
       >>> bins = reliability_bins([[0.9, 0.1], [0.4, 0.6]], [0, 0], num_bins=2)

@@ -52,13 +52,12 @@ def neural_collapse(
       bias: ``[C]`` classifier bias; none by default.
 
     Returns:
-      Five floats. Classes without examples are left out of NC1 to NC3 and are no
-      nearest mean in NC4. With fewer than two classes NC1 and NC2 are 0. Where all
-      means are equal NC1 is large and NC2, not defined there, 0.
+      Five floats. Classes without examples are left out of NC1 to NC3 and are never
+      the nearest mean in NC4. With fewer than two classes NC1 and NC2 are 0. Where all
+      means are equal NC1 is large, and NC2, which is not defined there, is 0.
 
     Raises:
-      ValueError: if shapes disagree, a label is out of range, N is 0, or a value is not
-        finite.
+      ValueError: if N is 0 or a value is not finite.
 
     Examples:
       >>> h = [[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]

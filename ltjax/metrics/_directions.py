@@ -33,8 +33,8 @@ def cosine_statistics(
 
     Args:
       features: ``[N, E]`` vectors. A zero vector has cosine 0 with everything.
-      labels: ``[N]`` integers in ``[0, C)``; all zero where there are no classes, as
-        for noise inputs.
+      labels: ``[N]`` integers in ``[0, C)``; all zero for inputs without classes, such
+        as noise.
       num_classes: C.
 
     Returns:
@@ -42,8 +42,7 @@ def cosine_statistics(
       ``by_class`` allows any other average.
 
     Raises:
-      ValueError: if shapes disagree, a label is out of range, N is 0, or a feature is
-        not finite.
+      ValueError: if N is 0 or a feature is not finite.
 
     Examples:
       >>> h = [[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]
@@ -75,7 +74,7 @@ def cosine_statistics(
 
 
 def hoyer_sparsity(vectors: ArrayLike) -> np.ndarray:
-    r"""Hoyer's sparsity of the last axis: 0 if all entries are equal, 1 if one is left.
+    r"""Hoyer's sparsity of the last axis: 0 for equal entries, 1 for a single one.
 
     .. math:: \frac{\sqrt{E} - |x|_1 / |x|_2}{\sqrt{E} - 1}
 
@@ -86,7 +85,7 @@ def hoyer_sparsity(vectors: ArrayLike) -> np.ndarray:
       ``[...]`` float64 in [0, 1]; 0 for a zero vector.
 
     Raises:
-      ValueError: if the last axis is shorter than 2 or an entry is not finite.
+      ValueError: if an entry is not finite.
 
     Examples:
       >>> hoyer_sparsity([[0.0, 3.0], [1.0, -1.0], [0.0, 0.0]]).round(3)

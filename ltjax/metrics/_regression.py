@@ -1,4 +1,4 @@
-"""Errors of a regression, to be read by region of the target."""
+"""Errors of a regression, overall or by region of the target."""
 
 from typing import NamedTuple
 
@@ -36,11 +36,10 @@ def regression_errors(
         :func:`target_shots`; all by default.
 
     Returns:
-      The three errors and the number of examples; all 0 where there is no example.
+      The three errors and the number of examples; all 0 if there are no examples.
 
     Raises:
-      ValueError: if the shapes differ or a value is not finite.
-      TypeError: if ``where`` is not boolean.
+      ValueError: if a value is not finite.
 
     Examples:
       >>> errors = regression_errors([1.0, 2.0, 7.0], [2.0, 4.0, 3.0])

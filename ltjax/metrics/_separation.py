@@ -1,4 +1,4 @@
-"""How far classes are apart for how wide they are."""
+"""Distances between classes relative to their spread."""
 
 from typing import NamedTuple
 
@@ -37,8 +37,7 @@ def fisher_discriminant_ratio(
       A float, not negative.
 
     Raises:
-      ValueError: if shapes disagree, a label is out of range, N is 0, or a feature is
-        not finite.
+      ValueError: if N is 0 or a feature is not finite.
 
     Examples:
       >>> h = [[0.0], [2.0], [10.0], [12.0]]
@@ -67,7 +66,7 @@ def fisher_discriminant_ratio(
 class Tightness(NamedTuple):
     """Within-class spread over between-centre distance: small is tight."""
 
-    overall: float  # mean over classes with at least 2 examples; 0 if there is none
+    overall: float  # mean over classes with at least 2 examples; 0 if none has
     per_class: np.ndarray  # [C]; 0 for a class with fewer than 2 examples
 
 
@@ -94,8 +93,7 @@ def tightness(features: ArrayLike, labels: ArrayLike, num_classes: int) -> Tight
       examples, because there is no distance then.
 
     Raises:
-      ValueError: if shapes disagree, a label is out of range, N is 0, or a feature is
-        not finite.
+      ValueError: if N is 0 or a feature is not finite.
 
     Examples:
       >>> h = [[0.0], [2.0], [10.0], [12.0]]

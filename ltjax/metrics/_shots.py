@@ -1,4 +1,4 @@
-"""Many, medium and few shot: regions by how much training data there was."""
+"""Many, medium and few shot: regions by amount of training data."""
 
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ def class_shots(class_counts: ArrayLike, *, many: float, few: float) -> Shots:
       Three ``[C]`` boolean masks.
 
     Raises:
-      ValueError: if a count is negative or ``few`` exceeds ``many``.
+      ValueError: if ``few`` exceeds ``many``.
 
     Examples:
       >>> shots = class_shots([500, 100, 20, 5], many=100, few=20)

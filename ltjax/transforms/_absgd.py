@@ -53,7 +53,7 @@ def absgd_weights(
       log_u: scalar, the logarithm of u; ``-inf`` before the first step.
       temperature: lambda, not 0. Positive: hard examples count more (class
         imbalance); negative: they count less (label noise).
-      gamma: step of the running mean u, in (0, 1]; 1 looks at this batch alone.
+      gamma: step of the running mean u, in (0, 1]; 1 uses this batch alone.
       alpha: scale of u, positive; the weights' mean is 1/alpha in steady state.
       step: number of this step, counted from 1.
       bias_correction: divide u by ``1 - (1 - gamma)^step``.
@@ -63,9 +63,7 @@ def absgd_weights(
       is the weight that plain SGD gives; the new ``log_u``.
 
     Raises:
-      TypeError: if an argument is no array or number of the stated kind.
-      ValueError: if a number is outside its range, 0 for ``temperature`` in
-        particular.
+      ValueError: if ``temperature`` is 0.
 
     Examples:
       >>> w, log_u = ltjax.absgd_weights(
@@ -134,16 +132,16 @@ def absgd(
         doubles the effective learning rate.
       bias_correction: start u without bias. False is the released code's start from
         u = 0, where the first step's weights have mean ``1 / (gamma * alpha)``.
-      erm_weight: epsilon, not negative: this much of the plain mean gradient is added.
-        The released code for noisy labels adds 1.
-      start_step: first step that is weighted, a plain mean before (two stages).
+      erm_weight: epsilon, not negative, added to every weight. The released code for
+        noisy labels adds 1.
+      start_step: first weighted step; earlier steps take the plain mean (two-stage
+        training).
 
     Returns:
       A `Weighting`, to be used as the first transformation of a chain.
 
     Raises:
-      ValueError: if a number is outside its range, 0 for ``temperature`` in
-        particular.
+      ValueError: if ``temperature`` is 0.
 
     Examples:
       >>> tx = optax.chain(ltjax.absgd(temperature=0.5), optax.sgd(0.1))

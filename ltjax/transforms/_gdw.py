@@ -3,8 +3,8 @@
 The loss gradient reaches the parameters through each of the ``C`` logits of an
 example. With ``D = p - onehot(y)`` the derivative of the cross-entropy by the logits
 and ``J`` their Jacobian, weights ``omega [B, C]`` on these flows give the gradient
-``J^T (D * omega / B)``. How a clean meta set wants the weights to change is one more
-product with ``J``, so nothing here is differentiated twice.
+``J^T (D * omega / B)``. The derivative of the loss on a clean meta set by these weights
+is one more product with ``J``, so nothing here is differentiated twice.
 """
 
 from typing import Any, NamedTuple
@@ -136,7 +136,7 @@ def gdw_weights(
     step_size: float | jax.Array | None = None,
     clip: float | jax.Array = 0.2,
 ) -> jax.Array:
-    r"""Class-level weights: one step from weights of examples towards the meta set.
+    r"""Class-level weights: example weights after one step down the meta loss.
 
     .. math::
 
@@ -189,7 +189,7 @@ def gdw(
     net_weight_decay: float | jax.Array = 1e-4,
     level: str = "class",
 ) -> Weighting:
-    r"""Weights the gradient's flow through every logit as a small clean set wants it.
+    r"""Weights the gradient's flow through every logit to suit a small clean set.
 
     A net gives each example a weight v from its loss. A virtual plain SGD step with
     these weights leads to parameters whose meta gradient u shows, through the
@@ -213,14 +213,14 @@ def gdw(
 
     - ``logits=[B, C]`` and ``labels=[B]`` of the batch,
     - ``meta_grad_fn``: ``params -> gradient`` of the mean loss on a batch of clean,
-      balanced data, called once with the parameters of the look-ahead. With
-      batch normalisation let it use the meta batch's own statistics, and drop the new
-      running ones, so that meta passes leave no trace.
+      balanced data, called once with the parameters of the look-ahead. With batch
+      normalisation it should use the meta batch's own statistics and discard the
+      updated running ones: meta passes must not change them.
 
-    The residuals of the logits stay in memory across the meta gradient. Where memory is
-    short, linearize ``jax.checkpoint(logits_fn,
+    The residuals of the logits stay in memory across the meta gradient. To save memory,
+    linearize ``jax.checkpoint(logits_fn,
     policy=jax.checkpoint_policies.dots_saveable)``: it keeps products and convolutions
-    and computes all else again, which is nearly free in FLOPs (docs/cost.md).
+    and recomputes everything else, which is nearly free in FLOPs (docs/cost.md).
 
     Args:
       num_classes: C.
@@ -237,11 +237,6 @@ def gdw(
     Returns:
       A `Weighting` of logits, to be used as the first transformation of a chain. With
       `optax.inject_hyperparams`, name ``static_args=("num_classes", "hidden")``.
-
-    Raises:
-      TypeError: if an argument is of the wrong kind.
-      ValueError: if a number is outside its range or a name unknown; in ``update``, if
-        shapes disagree.
 
     Examples:
       >>> x, y = jnp.eye(4), jnp.array([0, 1, 2, 0])  # the last label is wrong

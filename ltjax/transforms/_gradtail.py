@@ -99,9 +99,8 @@ def gradtail(
 
     Raises:
       TypeError: if ``mask`` is a single boolean.
-      ValueError: if a name is unknown or a number outside its range; in ``init``, if
-        ``mask`` selects nothing; in ``update``, if examples are coupled and
-        ``definition`` is needed.
+      ValueError: in ``init``, if ``mask`` selects nothing; in ``update``, if examples
+        are coupled and ``definition`` is needed.
 
     Examples:
       >>> tx = optax.chain(ltjax.gradtail(burn_in=1), optax.sgd(0.1))

@@ -119,7 +119,7 @@ def gradtail_weights(
       is 0 for all of these, all weights are 1.
 
     Raises:
-      ValueError: if ``activation`` is unknown or needs ``norms`` that are not given.
+      ValueError: if ``activation`` needs ``norms`` that are not given.
 
     Examples:
       >>> s, norms = jnp.array([0.9, -0.9, 0.5]), jnp.array([1.0, 1.0, 0.0])

@@ -60,10 +60,6 @@ def l2rw() -> Weighting:
     Returns:
       A `Weighting`, to be used as the first transformation of a chain.
 
-    Raises:
-      TypeError: in ``update``, if ``meta_grad_fn`` is no function.
-      ValueError: in ``update``, if it returns no tree like ``params``.
-
     Examples:
       >>> tx = optax.chain(ltjax.l2rw(), optax.sgd(0.1))
       >>> params = jnp.zeros(2)

@@ -26,8 +26,8 @@ def max_norm(
 
     It projects the parameters that a step would lead to and returns the update that
     ends there, so it belongs **last** in a chain. The cap of each kernel is fixed by
-    the parameters given to ``init``: call it where the stage to be balanced starts,
-    with weights that are not all zero (a cap of 0 would hold them there). Kernels have
+    the parameters given to ``init``: call that at the start of the stage to be
+    balanced. A kernel that is all zero is refused, as its cap would be 0. Kernels have
     two axes; leave everything else out with ``optax.masked``::
 
         optax.chain(optax.sgd(0.1), optax.masked(max_norm(every=97), is_kernel))
@@ -44,9 +44,8 @@ def max_norm(
       A transformation whose ``update`` needs ``params``; updates keep their dtypes.
 
     Raises:
-      TypeError: if an argument is no number of the stated kind.
-      ValueError: if a number is out of its range; from ``init``, if a leaf does not
-        have two axes or is all zero; from ``update``, without ``params``.
+      ValueError: in ``init``, if a leaf does not have two axes or is all zero; in
+        ``update``, if ``params`` is not given.
 
     Examples:
       >>> params = jnp.array([[1.0, 0.0], [0.0, 3.0]])

@@ -143,7 +143,7 @@ class Weighting(optax.GradientTransformationExtraArgs):
 
 
 def product(*weightings: Weighting) -> Weighting:
-    r"""The product of several weightings, at the price of one weighted gradient.
+    r"""The product of several weightings, with one backward pass for all.
 
     .. math:: w_i = \prod_k w_i^{(k)}
 
