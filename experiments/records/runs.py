@@ -19,7 +19,10 @@ from experiments.methods import LOSSES, WEIGHTINGS
 from experiments.records.logs import Row, plain
 from experiments.train import select
 
-_NOT_SETTINGS = ("seed", "seeds", "data.seed", "data.path", "data.images")
+_NOT_SETTINGS = (
+    *("seed", "seeds", "init_from"),
+    *("data.seed", "data.path", "data.images"),
+)
 _OWN_DATA = ("arrays", "csv", "folder", "lists", "tfds")
 _DATA = ("name", "recipe", "factor", "noise", "noise_rate", "target", "task")
 

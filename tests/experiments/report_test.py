@@ -273,6 +273,18 @@ def test_published_beside_ours(tmp_path):
     assert "mean of the last 5 epochs" in text
 
 
+def test_second_stages_of_different_first_ones_are_repetitions(tmp_path):
+    name = "wb-two-stage-cifar100-lt100"
+    epochs = configs.PRESETS[name].config.epochs
+    for seed in (0, 1):
+        init = f"runs/wb-wd-{seed}/best.npz"
+        make_run(
+            tmp_path / f"{seed}", preset=name, seed=seed, epochs=epochs, init_from=init
+        )
+    _, text = run_report(tmp_path / "out", tmp_path)
+    assert re.search(r"\(2\) \| 60\.00.*\| 51\.98 \|", text)
+
+
 def test_ranking_by_weight(tmp_path):
     path = make_run(tmp_path / "a")
     export_weights(path)
