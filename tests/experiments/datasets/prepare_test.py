@@ -123,6 +123,16 @@ def test_noise_that_prefers_some_classes(noise, share):
     np.testing.assert_allclose(np.diag(seen), 0.7, atol=0.07)
 
 
+def test_uniform_noise_of_others_is_exact_in_every_class():
+    labels = np.arange(4000) % 4
+    splits = datasets.from_arrays(
+        np.zeros((4000, 1)), labels, DataConfig(noise="uniform_other", noise_rate=0.25)
+    )
+    kept = splits.train.targets == splits.clean_targets
+    counts = np.bincount(splits.clean_targets[kept], minlength=4)
+    np.testing.assert_array_equal(counts, 0.75 * np.bincount(splits.clean_targets))
+
+
 def test_part_of_the_training_set_is_balanced_and_leaves_the_rest_alone():
     whole = load(DataConfig(meta_size=20))
     part = load(DataConfig(meta_size=20, train_size=100))
