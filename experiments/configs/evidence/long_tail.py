@@ -36,6 +36,7 @@ def _tail(
     ratio: int,
     method: MethodConfig,
     *,
+    learning_rate: float = 0.1,
     weight_decay: float = 5e-4,
     head: Literal["linear", "etf", "cosine"] = "linear",
     **changes: Any,
@@ -52,7 +53,7 @@ def _tail(
         model=ModelConfig(name="patchify", head=head),
         method=method,
         optimizer=OptimizerConfig(
-            learning_rate=0.1,
+            learning_rate=learning_rate,
             nesterov=True,
             weight_decay=weight_decay,
             schedule="cosine",
@@ -93,6 +94,7 @@ _ELM_CENTER = MethodConfig(loss=Elm(kind="center"))
 _WD = 5e-3
 _TWO_STAGE: dict[str, Any] = dict(
     method=MethodConfig(loss=ClassBalanced(beta=0.9999), max_norm=0.1),
+    learning_rate=0.05,  # with the decay, of an effect on norms like the published
     weight_decay=0.1,
     epochs=5,
     trained="classifier",

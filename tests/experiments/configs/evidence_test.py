@@ -46,8 +46,12 @@ def test_rows_of_a_table_share_their_recipe(prefix):
         changes = {"method": base.method}
         if "-wb-" in name:  # in decay, head and second stage
             changes["optimizer"] = dataclasses.replace(
-                config.optimizer, weight_decay=base.optimizer.weight_decay
+                config.optimizer,
+                learning_rate=base.optimizer.learning_rate,
+                weight_decay=base.optimizer.weight_decay,
             )
+            second = config.trained == "classifier"
+            assert second == (config.optimizer.learning_rate != 0.1), name
         if config.model.head != "linear":
             changes["model"] = dataclasses.replace(config.model, head="linear")
         if name.endswith("-two-stage") and "-wb-" in name:
