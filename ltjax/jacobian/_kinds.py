@@ -1,7 +1,7 @@
 """Kinds of Jacobians: intercepted, by `jax.linearize`, of a function of examples."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import jax
@@ -12,7 +12,8 @@ from ltjax._numerics import widest
 from ltjax.jacobian import _ghost_norms, _trees
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._intercept import Intercepted
-from ltjax.jacobian._jaxpr import Program, nested
+from ltjax.jacobian._jaxpr import Op, Program, nested
+from ltjax.jacobian._linearity import LINEAR, ZERO
 from ltjax.jacobian._operator import Jacobian
 from ltjax.jacobian._placement import positions, vary
 from ltjax.jacobian._plan import NoDefinition, Plan, attribute, freeze
@@ -73,7 +74,11 @@ class LinearizedJacobian(Jacobian):
 
     @staticmethod
     def make(
-        jaxpr: core.ClosedJaxpr, params: Any, program: Program, plan: Plan | None
+        jaxpr: core.ClosedJaxpr,
+        params: Any,
+        program: Program,
+        plan: Plan | None,
+        rules: Mapping[Op, frozenset[str]],
     ) -> tuple[list[jax.Array], "LinearizedJacobian"]:
         """Outputs of a function of flat arrays, and the Jacobian of the first."""
 
@@ -81,8 +86,9 @@ class LinearizedJacobian(Jacobian):
             losses, *aux = core.jaxpr_as_fun(jaxpr)(*jax.tree.leaves(params))
             return losses, aux
 
-        if "custom_vjp_call" in _primitives(program):
-            losses, forward, transposed, aux = _by_transposition(fun, params)
+        if rules:
+            linear = all(kinds <= {LINEAR, ZERO} for kinds in rules.values())
+            losses, forward, transposed, aux = _by_transposition(fun, params, linear)
         else:
             losses, forward, aux = jax.linearize(fun, params, has_aux=True)
             transposed = jax.linear_transpose(forward, params)
@@ -136,7 +142,9 @@ class LinearizedJacobian(Jacobian):
         def one(index):
             return fun(self._transposed((where == index).astype(self.dtype)))
 
-        out = map_chunks(one, jnp.arange(rows), chunk_size(self._row_bytes))
+        out = map_chunks(
+            one, jnp.arange(rows, dtype=jnp.int32), chunk_size(self._row_bytes)
+        )
         return jax.tree.map(lambda x: x.reshape(self.shape + x.shape[1:]), out)
 
 
@@ -226,23 +234,26 @@ def _primitives(program: Program) -> frozenset[str]:
     return frozenset(inner.name for op in program.ops for inner in nested(op))
 
 
-def _by_transposition(fun: Callable[[Any], Any], params: Any):
+def _by_transposition(fun: Callable[[Any], Any], params: Any, linear: bool):
     """`jax.linearize` for functions with backward rules of their own.
 
     These have no forward mode. The product with a direction is the transpose of the
-    pullback, if all that the rules do can be transposed.
+    pullback, if the rules are linear and all that they do can be transposed.
     """
     losses, pullback, aux = jax.vjp(fun, params, has_aux=True)
 
     def forward(direction):
+        refused = ValueError(
+            "jvp is not possible here: losses_fn holds a custom_vjp, which has no "
+            "forward mode, and its backward rule is not known to be linear or cannot "
+            "be transposed. vjp, norms and dense are possible."
+        )
+        if not linear:
+            raise refused
         try:
             return jax.linear_transpose(pullback, losses)((direction,))[0]
         except (NotImplementedError, TypeError, AssertionError) as error:
-            raise ValueError(
-                "jvp is not possible here: losses_fn holds a custom_vjp, which has no "
-                "forward mode, and its backward rule cannot be transposed. vjp, norms "
-                "and dense are."
-            ) from error
+            raise refused from error
 
     return losses, forward, pullback, aux
 

@@ -53,17 +53,16 @@ def _outputs(program: Program, given: Sequence[str]) -> list[str]:
         return ZERO if found == CONSTANT and constants.is_zero(atom) else found
 
     for op in program.ops:
-        if all(kinds[v] == CONSTANT for v in op.values):
-            found = [CONSTANT] * len(op.outputs)
-        else:
-            found = _results(op, [kind(a) for a in op.inputs])
+        found = _results(op, [kind(a) for a in op.inputs])
         for v, k in zip(op.outputs, found, strict=True):
             kinds[v] = UNKNOWN if k == LINEAR and not is_inexact(v) else k
     return [kind(atom) for atom in program.outputs]
 
 
 def _results(op: Op, kinds: list[str]) -> list[str]:
-    """Kinds of the results of an operation, some of whose operands are not constant."""
+    """Kinds of the results of an operation."""
+    if all(k in (CONSTANT, ZERO) for k in kinds):
+        return [_constant(op, kinds)] * len(op.outputs)
     for bad in (UNKNOWN, NONLINEAR):
         if bad in kinds:
             return [bad] * len(op.outputs)
@@ -72,7 +71,42 @@ def _results(op: Op, kinds: list[str]) -> list[str]:
     if op.name in ("custom_jvp_call", "checkpoint", "remat", "remat2"):
         (body,) = bodies(op)
         return _outputs(body, kinds)
+    if op.name == "scan" and "num_carry" in op.params:
+        return _scan(op, kinds)
     return [_result(op, kinds)] * len(op.outputs)
+
+
+def _constant(op: Op, kinds: list[str]) -> str:
+    zeros = [k == ZERO for k in kinds]
+    kept = (
+        (op.name in _FIRST and zeros[0])
+        or (op.name in _JOINTLY and all(zeros))
+        or (op.name in _PRODUCTS and any(zeros))
+    )
+    return ZERO if kept else CONSTANT
+
+
+def _scan(op: Op, kinds: list[str]) -> list[str]:
+    """Kinds of what a loop carries, joined until they stay as they are."""
+    (body,) = bodies(op)
+    first = op.params["num_consts"]
+    last = first + op.params["num_carry"]
+    carry = kinds[first:last]
+    while True:
+        found = _outputs(body, [*kinds[:first], *carry, *kinds[last:]])
+        joined = [_join(a, b) for a, b in zip(carry, found, strict=False)]
+        if joined == carry:
+            return [*carry, *found[len(carry) :]]
+        carry = joined
+
+
+def _join(a: str, b: str) -> str:
+    """The kind of a value that is one or the other."""
+    if a == b or {a, b} == {ZERO, LINEAR}:
+        return a if a == b else LINEAR
+    if {a, b} == {ZERO, CONSTANT}:
+        return CONSTANT
+    return UNKNOWN if UNKNOWN in (a, b) else NONLINEAR
 
 
 def _result(op: Op, kinds: list[str]) -> str:

@@ -11,7 +11,7 @@ from jax.extend import core
 from ltjax import _validate
 from ltjax.jacobian import _trees
 from ltjax.jacobian._intercept import Intercepted
-from ltjax.jacobian._jaxpr import Program
+from ltjax.jacobian._jaxpr import Op, Program
 from ltjax.jacobian._kinds import (
     ExamplesJacobian,
     InterceptedJacobian,
@@ -19,9 +19,10 @@ from ltjax.jacobian._kinds import (
     VaryingJacobian,
     vary_leaves,
 )
+from ltjax.jacobian._linearity import NONLINEAR
 from ltjax.jacobian._operator import Jacobian
 from ltjax.jacobian._placement import varying_axes
-from ltjax.jacobian._plan import make_plan, nonlinear_rules
+from ltjax.jacobian._plan import backward_rules, make_plan
 
 
 def linearize(
@@ -73,8 +74,9 @@ def linearize(
         params = vary_leaves(params, axes)
         jaxpr, rebuild = _trace(losses_fn, params, has_aux)
     program, shape = Program(jaxpr), jaxpr.out_avals[0].shape
+    rules = backward_rules(program)
     if method != "linearize":
-        _refuse_nonlinear(program)
+        _refuse_nonlinear(rules)
     plan = make_plan(program) if len(shape) == 1 else None
     reason = plan.reason if plan else f"the outputs have shape {shape}, not (B,)"
     if method == "intercept" and not (plan and plan.independent):
@@ -85,7 +87,7 @@ def linearize(
         jacobian: Jacobian = InterceptedJacobian(params, tapped, plan)
         outputs = tapped.outputs
     else:
-        outputs, jacobian = LinearizedJacobian.make(jaxpr, params, program, plan)
+        outputs, jacobian = LinearizedJacobian.make(jaxpr, params, program, plan, rules)
     if axes:
         jacobian = VaryingJacobian(jacobian, replicated, axes)
     losses, *aux = outputs
@@ -205,12 +207,12 @@ def _check_batch(batch: Any) -> None:
         raise ValueError(f"batch must not be empty, got {sizes}.")
 
 
-def _refuse_nonlinear(program: Program) -> None:
-    rules = sorted({op.where for op in nonlinear_rules(program)})
-    if rules:
+def _refuse_nonlinear(rules: dict[Op, frozenset[str]]) -> None:
+    found = sorted({op.where for op, kinds in rules.items() if NONLINEAR in kinds})
+    if found:
         raise ValueError(
             "losses_fn has a custom_vjp whose backward rule is not linear in its "
-            f"cotangents (it clips them, or adds a constant): {', '.join(rules)}. A "
+            f"cotangents (it clips them, or adds a constant): {', '.join(found)}. A "
             "weighted gradient is not a sum of rows then. Write what the rule adds as "
             "a part of the losses, clip updates instead of cotangents, or ask for "
             "method='linearize', whose vjp is that of jax.vjp."

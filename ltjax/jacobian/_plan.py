@@ -24,7 +24,7 @@ from ltjax.jacobian._jaxpr import (
     nested,
     shape_of,
 )
-from ltjax.jacobian._linearity import NONLINEAR, linearity
+from ltjax.jacobian._linearity import UNKNOWN, linearity
 from ltjax.jacobian._rules import SHARED, Axis
 
 PRODUCTS = frozenset(["dot_general", "conv_general_dilated"])
@@ -161,21 +161,23 @@ def attribute(plan: Plan) -> Plan:
     return plan
 
 
-def nonlinear_rules(program: Program) -> list[Op]:
-    """Active custom backward rules that are not linear in their cotangents."""
+def backward_rules(program: Program) -> dict[Op, frozenset[str]]:
+    """Active custom_vjp calls, and how what they return depends on their cotangents."""
     active = _active(program, frozenset())
-    found = []
+    found = {}
     for outer in _live(program):
         if not any(v in active for v in outer.values):
             continue
         for op in nested(outer):
-            pullback = backward(op) if op.name == "custom_vjp_call" else None
+            if op.name != "custom_vjp_call":
+                continue
+            pullback = backward(op)
             if pullback is None:
+                found[op] = frozenset([UNKNOWN])
                 continue
             kinds = linearity(pullback, len(op.inputs))
             reached = [op is not outer or a in active for a in op.inputs]
-            if any(k == NONLINEAR and r for k, r in zip(kinds, reached, strict=True)):
-                found.append(op)
+            found[op] = frozenset(k for k, r in zip(kinds, reached, strict=True) if r)
     return found
 
 

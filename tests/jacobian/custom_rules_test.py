@@ -111,7 +111,11 @@ def test_rules_that_are_not_linear_are_refused(back, nested):
     weights = jnp.arange(1.0, B + 1)
     expected = jax.vjp(losses_fn, w)[1](weights)[0]
     np.testing.assert_allclose(jac.vjp(weights), expected, rtol=1e-12)
-    jac.norms(definition="row")
+    rows = jax.jacrev(losses_fn)(w).reshape(B, -1)
+    norms = jac.norms(definition="row")
+    np.testing.assert_allclose(norms, np.linalg.norm(rows, axis=1), rtol=1e-10)
+    with pytest.raises(ValueError, match="jvp is not possible here"):
+        jac.jvp(w)
     np.testing.assert_allclose(jac.vjp(weights), expected, rtol=1e-12)
 
 
@@ -159,7 +163,19 @@ LINEARITY = {
     ),
     "loop": (
         lambda g: (lax.fori_loop(0, 2, lambda _, c: c * g, g), g.astype(jnp.int32)),
-        [UNKNOWN, UNKNOWN],
+        [NONLINEAR, UNKNOWN],
+    ),
+    "recurrence": (
+        lambda g: lax.scan(lambda c, x: (0.5 * c + x, c), jnp.zeros(()), g),
+        [LINEAR, LINEAR],
+    ),
+    "recurrence from one": (
+        lambda g: lax.scan(lambda c, x: (0.5 * c + x, x), jnp.ones(()), g),
+        [NONLINEAR, LINEAR],
+    ),
+    "while": (
+        lambda g: (lax.while_loop(lambda c: c[0] < 1, lambda c: 2 * c, g),),
+        [UNKNOWN],
     ),
 }
 
