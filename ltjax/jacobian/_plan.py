@@ -12,6 +12,8 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from ltjax.jacobian._calls import backward
 from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._independence import operand_axes
@@ -68,7 +70,7 @@ class Plan:
       taps: where the two parts meet, in the order of the program.
       shared_ops: operations on shared values alone that parameters reach.
       made_of: for each shared value, the parameters it is made of.
-      data_ops: shared operations in which data enters that could be a whole batch.
+      data_ops: operations in which data enters that could be a whole batch.
       obstacle: why rows cannot be read off the taps, or an empty string.
       intercepted: share of the multiply-adds whose input tangents the taps save.
     """
@@ -308,7 +310,11 @@ def _obstacle(program: Program, flow: Flow, ops: Iterable[Op]) -> str:
 def _data_ops(
     program: Program, size: int, flow: Flow, trained: frozenset[Value]
 ) -> tuple[Op, ...]:
-    """Shared operations in which data meets parameters that could be a whole batch."""
+    """Operations where parameters meet data of all examples: maybe a batch statistic.
+
+    An operation on shared values, or one that holds programs, in which such values may
+    be made and used up. Data are constants that could be a whole batch.
+    """
     constants = Constants(program)
 
     def is_data(atom):
@@ -319,12 +325,22 @@ def _data_ops(
             and not constants.is_made_of_literals(atom)
         )
 
+    def meet(op, edges):
+        inside = [body for inner in nested(op) for body in bodies(inner)]
+        if any(flow.axes.get(v) is SHARED for v in op.outputs):
+            edges = [SHARED] * len(edges)
+        elif not inside:
+            return False
+        captured = any(
+            np.size(c) >= size for body in inside for c in body.consts.values()
+        )
+        shared = (a for a, axis in zip(op.inputs, edges, strict=True) if axis is SHARED)
+        return captured or any(map(is_data, shared))
+
     return tuple(
         op
-        for op in flow.edges
-        if any(flow.axes.get(v) is SHARED for v in op.outputs)
-        and any(v in trained for v in op.values)
-        and any(map(is_data, op.inputs))
+        for op, edges in flow.edges.items()
+        if any(v in trained for v in op.values) and meet(op, edges)
     )
 
 

@@ -595,6 +595,51 @@ def test_definitions_need_losses_and_proofs():
         jac.norms(definition="attribution")
 
 
+WRAPPED_WHOLE = {
+    "checkpoint": jax.checkpoint,
+    "scan": lambda f: (
+        lambda p: lax.scan(
+            lambda c, _: (f(p), None), jnp.zeros((B, CLASSES)), None, length=1
+        )[0]
+    ),
+    "cond": lambda f: lambda p: lax.cond(p["w"].sum() < 1e9, f, lambda p: 0 * f(p), p),
+    "fori_loop": lambda f: (
+        lambda p: lax.fori_loop(0, 1, lambda _, h: f(p), jnp.zeros((B, CLASSES)))
+    ),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("wrap", WRAPPED_WHOLE.values(), ids=WRAPPED_WHOLE)
+@pytest.mark.parametrize("concrete", [True, False])
+def test_statistics_of_the_first_layer_are_found_in_control_flow(wrap, concrete):
+    """The first layer's input has no derivative, its statistics have one."""
+    params = {"w": _array(2, 5, 6), "v": _array(3, 6, CLASSES)}
+
+    def norms(x, definition):
+        def body(p):
+            h = x @ p["w"]
+            centred = h - h.mean(0, keepdims=True)
+            return (centred * lax.rsqrt(h.var(0, keepdims=True) + 1e-3)) @ p["v"]
+
+        def losses_fn(p):
+            return _cross_entropy(wrap(body)(p))
+
+        rows = jax.tree.leaves(jax.jacrev(losses_fn)(params))
+        expected = sum(jnp.square(r).reshape(B, -1).sum(1) for r in rows)
+        _, jac = ltjax.linearize(losses_fn, params)
+        return jac.norms(definition=definition), jnp.sqrt(expected)
+
+    x = _array(1, B, 5)
+    call = norms if concrete else jax.jit(norms, static_argnums=1)
+    np.testing.assert_allclose(*call(x, "row"), atol=1e-10)
+    for definition in ("frozen", "attribution"):
+        with pytest.raises(
+            ValueError, match=r"for all examples at once.*stop_gradient"
+        ):
+            call(x, definition)
+
+
 def test_products_inside_cond_leave_nothing_behind():
     losses_fn, params = mlp()
 
