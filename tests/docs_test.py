@@ -8,6 +8,7 @@ import pathlib
 import re
 import shlex
 
+import numpy as np
 import pytest
 
 from experiments import train
@@ -129,6 +130,14 @@ def test_imports_of_examples_work(page):
                         f"{node.module}.{alias.name}"
                     )
                     assert found, f"{node.module}.{alias.name}"
+
+
+def test_definitions_can_be_written_into_the_function():
+    (code,) = _blocks((ROOT / "docs" / "jacobian.md").read_text(), "python")
+    names: dict = {}
+    exec(code, names)
+    np.testing.assert_allclose(names["frozen"], names["same_as_frozen"], rtol=1e-5)
+    assert np.abs(names["exact"] - names["frozen"]).max() > 0.1
 
 
 def test_pages_named_in_the_code_exist():
