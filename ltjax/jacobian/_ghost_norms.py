@@ -71,6 +71,9 @@ class TapRows:
             return False
         if op.name == "gather":
             return isinstance(axes[1], int)
+        if op.name == "tile":
+            (axis,) = tap.results.values()
+            return shape_of(op.inputs[0])[axis] == 1
         return op.name in ELEMENTWISE or op.name in ("dot_general", "broadcast_in_dim")
 
     @property
@@ -88,9 +91,14 @@ class TapRows:
     def one(self, example: Any) -> jax.Array:
         """Row of one example."""
         own, cotangents = example
-        changed = {}
-        if self.tap.op.name == "broadcast_in_dim":
+        op, changed = self.tap.op, {}
+        if op.name == "broadcast_in_dim":
             changed["shape"] = cotangents[0].shape
+        if op.name == "tile":
+            (axis,) = self.tap.results.values()
+            reps = list(op.params["reps"])
+            reps[axis] = cotangents[0].shape[axis]
+            changed["reps"] = tuple(reps)
         return self._pull(cotangents, own, changed)
 
     def squares(self, chunk_size: ChunkSize) -> jax.Array:

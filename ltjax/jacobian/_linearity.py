@@ -19,7 +19,8 @@ _FIRST = frozenset(
         *("neg", "copy", "real", "imag", "conj", "convert_element_type", "name"),
         *("reshape", "squeeze", "transpose", "broadcast_in_dim", "rev", "slice"),
         *("reduce_sum", "cumsum", "reduce_window_sum", "fft", "reduce_precision"),
-        *("dynamic_slice", "gather", "split", "unstack", "div", "sharding_constraint"),
+        *("dynamic_slice", "gather", "split", "unstack", "div", "tile"),
+        *("sharding_constraint", "reshard", "pvary", "pcast", "mesh_cast"),
     ]
 )
 # Linear in all operands at once, so each is linear or zero.

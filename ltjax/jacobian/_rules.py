@@ -217,6 +217,26 @@ def _broadcast_in_dim(q: Question) -> list[Axis]:
     return axes
 
 
+@rule("sharding_constraint", "reshard", "pvary", "pcast", "mesh_cast")
+def _placed(q: Question) -> list[Axis]:
+    """Where an array lies says nothing of what is in it."""
+    return [q.axis]
+
+
+@rule("tile")
+def _tile(q: Question) -> list[Axis]:
+    return [q.axis if q.params["reps"][q.axis] == 1 else SHARED]
+
+
+@rule(
+    *("cholesky", "eig", "eigh", "householder_product", "lu", "qr", "svd"),
+    *("triangular_solve", "tridiagonal_solve"),
+)
+def _matrices(q: Question) -> list[Axis]:
+    """One matrix after the other; the last two axes are theirs."""
+    return q.all(q.axis if q.axis < max(map(len, q.shapes)) - 2 else SHARED)
+
+
 @rule("reshape")
 def _reshape(q: Question) -> list[Axis]:
     if q.params.get("dimensions") is not None:
@@ -261,9 +281,11 @@ def _cumulative(q: Question) -> list[Axis]:
     return [q.axis if q.axis != q.params["axis"] else SHARED]
 
 
-@rule("sort", "split", "top_k")
+@rule("sort", "split", "top_k", "approx_top_k")
 def _along_one_axis(q: Question) -> list[Axis]:
-    along = q.params.get("dimension", q.params.get("axis", -1)) % len(q.shapes[0])
+    names = ("dimension", "axis", "reduction_dimension")
+    along = next((q.params[name] for name in names if name in q.params), -1)
+    along %= len(q.shapes[0])
     return q.all(q.axis if q.axis != along else SHARED)
 
 
@@ -376,7 +398,10 @@ def _gather(q: Question) -> list[Axis]:
     return [counted if single else SHARED, position]
 
 
-@rule("scatter", "scatter-add", "scatter_add")
+@rule(
+    *("scatter", "scatter-add", "scatter-sub", "scatter-mul"),
+    *("scatter-min", "scatter-max", "scatter_add"),
+)
 def _scatter(q: Question) -> list[Axis]:
     numbers = q.params["dimension_numbers"]
     operand, indices, updates = q.shapes

@@ -98,7 +98,13 @@ def _same(op: Op, view: np.ndarray, constants: Constants):
 
 
 _VIEWS: Mapping[str, Callable[[Op, np.ndarray, Constants], Sequence]] = {
-    **dict.fromkeys(("convert_element_type", "copy", "copy_p", "neg", "name"), _same),
+    **dict.fromkeys(
+        [
+            *("convert_element_type", "copy", "copy_p", "neg", "name"),
+            *("sharding_constraint", "reshard", "mesh_cast"),
+        ],
+        _same,
+    ),
     "broadcast_in_dim": _broadcast,
     "dynamic_slice": _dynamic_slice,
     "reshape": lambda op, x, _: [

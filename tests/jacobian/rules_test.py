@@ -91,6 +91,7 @@ def _conv(numbers, groups=1, batch_groups=1):
 
 _NWC = ("NWC", "WIO", "NWC")
 _COUNT = np.arange(B)
+_PLACE = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
 _TWICE = np.array([0, 1, 1])
 
 
@@ -229,6 +230,55 @@ FOLLOWED = {
             [0, None, 0],
         ),
     ],
+    **{
+        f"scatter-{name}": [
+            (_put(method, (_COUNT, np.array([1, 0, 2]))), [(B, 4), (B,)], 0, [0, 0, 0])
+        ]
+        for name, method in {
+            "sub": "subtract",
+            "mul": "multiply",
+            "min": "min",
+            "max": "max",
+        }.items()
+    },
+    "tile": [
+        (lambda x: jnp.tile(x, (1, 2)), [(B, 4)], 0, [0]),
+        (lambda x: jnp.tile(x, (2, 1)), [(2, B)], 1, [1]),
+    ],
+    "approx_top_k": [(lambda x: lax.approx_max_k(x, 2), [(B, 4)], 0, [0])],
+    **{
+        name: [(fun, [(B, 2, 2)], 0, [0])]
+        for name, fun in {
+            "cholesky": lambda x: lax.linalg.cholesky(_definite(x)),
+            "eigh": lambda x: lax.linalg.eigh(_definite(x)),
+            "eig": lambda x: lax.linalg.eig(x),
+            "lu": lambda x: lax.linalg.lu(x),
+            "qr": lambda x: lax.linalg.qr(x),
+            "svd": lambda x: lax.linalg.svd(x),
+        }.items()
+    },
+    "householder_product": [
+        (lax.linalg.householder_product, [(B, 2, 2), (B, 2)], 0, [0, 0])
+    ],
+    "triangular_solve": [
+        (
+            lambda a, b: lax.linalg.triangular_solve(a, b, left_side=True),
+            [(B, 2, 2), (B, 2, 3)],
+            0,
+            [0, 0],
+        )
+    ],
+    "tridiagonal_solve": [
+        (
+            lambda d, b: lax.linalg.tridiagonal_solve(d, d + 4, d, b),
+            [(B, 3), (B, 3, 2)],
+            0,
+            [0, 0, 0, 0],
+        )
+    ],
+    "sharding_constraint": [
+        (lambda x: lax.with_sharding_constraint(x, _PLACE), [(B, 4)], 0, [0])
+    ],
     "checkpoint": [
         (jax.checkpoint(lambda x, w: jnp.tanh(x @ w)), [(B, 4), (4, 2)], 0, [0, S])
     ],
@@ -253,6 +303,10 @@ FOLLOWED = {
 }
 
 
+def _definite(x):
+    return x @ x.swapaxes(1, 2) + jnp.eye(2)[None]
+
+
 def _bits(x):
     return (x > 0.5).astype(jnp.int32)
 
@@ -261,6 +315,7 @@ def _index(i):
     return i.astype(jnp.int32)
 
 
+_SCRAMBLED = np.array([2, 0, 1])
 # The same, where the axis of the examples cannot be followed.
 REFUSED = {
     "broadcast_in_dim": (lambda x: jnp.broadcast_to(x, (B, B)), [(B,)], 0),
@@ -315,6 +370,35 @@ REFUSED = {
     "gather": (lambda x: x[jnp.array([1, 0, 2])], [(B, 4)], 0),
     "scatter": (_put("set", np.array([1, 0, 2])), [(B, 4), (B, 4)], 0),
     "scatter-add": (_put("add", _TWICE), [(B, 4), (B, 4)], 0),
+    **{
+        f"scatter-{name}": (_put(method, _SCRAMBLED), [(B, 4), (B, 4)], 0)
+        for name, method in {
+            "sub": "subtract",
+            "mul": "multiply",
+            "min": "min",
+            "max": "max",
+        }.items()
+    },
+    "tile": (lambda x: jnp.tile(x, (B, 1)), [(2, 4)], 0),
+    "approx_top_k": (
+        lambda x: lax.approx_max_k(x, B, reduction_dimension=0),
+        [(2 * B, 4)],
+        0,
+    ),
+    "cholesky": (lax.linalg.cholesky, [(2, B, B)], 1),
+    "eigh": (lax.linalg.eigh, [(2, B, B)], 1),
+    "eig": (lax.linalg.eig, [(2, B, B)], 1),
+    "lu": (lax.linalg.lu, [(2, B, B)], 1),
+    "qr": (lax.linalg.qr, [(2, B, B)], 1),
+    "svd": (lax.linalg.svd, [(2, B, B)], 1),
+    "householder_product": (lax.linalg.householder_product, [(2, B, B), (2, B)], 1),
+    "triangular_solve": (lax.linalg.triangular_solve, [(2, B, B), (2, B, B)], 1),
+    "tridiagonal_solve": (
+        lambda d, b: lax.linalg.tridiagonal_solve(d, d + 4, d, b),
+        [(2, B), (2, B, 2)],
+        1,
+    ),
+    "sharding_constraint": None,
     "checkpoint": (jax.checkpoint(lambda x: x - x.sum(0)[None]), [(B, 4)], 0),
     "cond": (
         lambda i, x: lax.cond(i > 0, jnp.sin, lambda y: y[::-1], x),
@@ -334,7 +418,10 @@ REFUSED = {
 }
 REFUSED["custom_jvp_call"][0].defjvp(lambda x, t: (x[0] - x[0].sum(0)[None], t[0]))
 # With rules tested elsewhere: only in some versions of JAX, or in files of their own.
-ELSEWHERE = {"stack", "unstack", "custom_vjp_call", "remat", "remat2", "scatter_add"}
+ELSEWHERE = {
+    *("stack", "unstack", "custom_vjp_call", "remat", "remat2", "scatter_add"),
+    *("reshard", "pvary", "pcast", "mesh_cast"),
+}
 # A reduction over the examples has no axis of examples to ask about.
 REDUCTIONS = {n for n in FOLLOWED if n.startswith("reduce_") and "window" not in n} | {
     *("argmax", "argmin")
@@ -441,5 +528,6 @@ def test_every_rule_is_tested():
 
 
 def test_a_primitive_without_a_rule_is_not_followed():
-    program, op, _ = _trace(lambda x: lax.linalg.cholesky(x), [(B, 2, 2)], "cholesky")
+    solve = "custom_linear_solve"
+    program, op, _ = _trace(jnp.linalg.solve, [(B, 2, 2), (B, 2, 1)], solve)
     assert _ask(program, op, 0) is None
