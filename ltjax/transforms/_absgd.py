@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ltjax import _validate
-from ltjax._numerics import EPS, widest
+from ltjax._numerics import widest
 from ltjax.transforms._weighting import (
     Weighting,
     count_step,
@@ -15,6 +15,7 @@ from ltjax.transforms._weighting import (
     state_dtype,
 )
 
+_ZERO = 1e-20  # temperatures below it are 0, lest losses over them overflow
 _JUMP = 0.1  # relative change of the temperature that is more than a gradual one
 
 
@@ -184,7 +185,7 @@ def absgd(
         dtype = state.log_u.dtype
         value = temperature(state.step) if callable(temperature) else temperature
         value = jnp.asarray(value, dtype)
-        defined = jnp.abs(value) >= EPS
+        defined = jnp.abs(value) >= _ZERO
         weighted = defined & (state.step >= start_step)
         value = jnp.where(defined, value, jnp.ones_like(value))
         log_u, jumped = _in_unit_of(value, state)
@@ -231,7 +232,7 @@ def _log_bias(gamma, step, dtype):
 
 def _check_temperature(temperature):
     _validate.number("temperature", temperature)
-    if _validate.concrete(temperature) and temperature == 0:
+    if _validate.concrete(temperature) and abs(temperature) < _ZERO:
         raise ValueError(f"temperature must not be 0, got {temperature}.")
 
 

@@ -145,6 +145,7 @@ def test_bias_correction_of_a_slow_mean(gamma):
     ("given", "match"),
     [
         ({"temperature": 0.0}, r"temperature must not be 0"),
+        ({"temperature": -1e-30}, r"temperature must not be 0, got -1e-30"),
         ({"temperature": 1.0, "gamma": 1.5}, r"gamma must be.*\(0, 1\], got 1\.5"),
         ({"temperature": 1.0, "alpha": 0.0}, r"alpha must be.*\(0, inf\].*got 0"),
     ],
