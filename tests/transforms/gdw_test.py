@@ -429,6 +429,21 @@ def test_meta_gradient_is_taken_once_and_not_differentiated():
     chex.assert_trees_all_close(got, want, atol=1e-6)
 
 
+@pytest.mark.parametrize("level", ["class", "instance"])
+def test_a_step_takes_one_softmax(level):
+    params, (x, y), _ = _problem()
+    tx = transforms.gdw(C, lookahead_lr=LR, key=KEY, level=level)
+
+    def step(params, state):
+        logits, jac = ltjax.linearize(lambda p: _mlp(p, x), params)
+        return tx.update(
+            jac, state, params, logits=logits, labels=y, meta_grad_fn=lambda p: p
+        )
+
+    jaxpr = str(jax.make_jaxpr(step)(params, tx.init(params)))
+    assert jaxpr.count("= reduce_max[") == 1
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("level", ["class", "instance"])
 def test_jitted_steps_keep_dtypes_and_compile_once(level, dtype):
