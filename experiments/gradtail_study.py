@@ -18,34 +18,39 @@ experiments.compare). Four questions are answered for each of them:
 """
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 from scipy import stats
 
 import ltjax
-from experiments import compare
-from experiments.digits import activations, sweep
-from experiments.digits.draws import (
-    Draw,
-    Scenario,
-    draw,
-    load_images,
-    long_tail_counts,
+from experiments.digits import activations
+from experiments.digits.draws import Scenario, long_tail_counts
+from experiments.digits.tuning import (
+    EPOCHS,
+    QUICK_EPOCHS,
+    Entry,
+    Result,
+    difference,
+    mean_std,
+    run,
+    short,
+    title,
 )
-from experiments.methods import Context, GradTail, MethodConfig, NoWeighting
-from experiments.models import ModelConfig
+from experiments.methods import Context, GradTail, MethodConfig
+from experiments.records.environment import environment
+from experiments.records.files import plain, write_json
 from experiments.reporting import plots
 
 EARLY = 5  # the epoch in which ranks are taken
+FEW = 10  # training examples of a class in the tail
 WINNER = "gated, unweighted mean"
 
 
@@ -89,63 +94,47 @@ class Shuffled:
         return ltjax.Weighting.from_weights(inner.init, weights, inner.observe)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Variant:
-    """A weighting, and the numbers that shape it; None is plain training."""
-
-    weighting: GradTail | None
-    shuffled: bool = False
-
-    @property
-    def task(self) -> sweep.Task:
-        """What is compiled."""
-        weighting = self.weighting or NoWeighting()
-        if self.shuffled:
-            weighting = Shuffled(inner=weighting)
-        return sweep.Task(
-            MethodConfig(weighting=weighting), ModelConfig(name="mlp", hidden=(64, 64))
-        )
-
-    @property
-    def candidates(self) -> list[dict[str, float]]:
-        """Two weight decays, and three values of what shapes the activation."""
-        decays = {"optimizer.weight_decay": (5e-4, 5e-3)}
-        if self.weighting is None:
-            rates = {"optimizer.learning_rate": (0.03, 0.1, 0.3)}
-            return sweep.combinations(decays | rates)
-        name, values = {
-            "gated": ("strength", (2.0, 5.0, 20.0)),
-            "bump": ("width", (0.25, 0.5, 1.0)),
-            "tent": ("width", (0.5, 1.0, 2.0)),
-            "sigmoid": ("slope", (0.5, 1.0, 4.0)),
-            "linear": ("slope", (0.25, 0.5, 1.0)),
-        }[self.weighting.activation]
-        inner = "inner." if self.shuffled else ""
-        shape = {f"method.weighting.{inner}{name}": values}
-        return sweep.combinations(decays | shape)
+_DECAYS = {"optimizer.weight_decay": (5e-4, 5e-3)}
+_SHAPES = {
+    "gated": {"strength": (2.0, 5.0, 20.0)},
+    "bump": {"width": (0.25, 0.5, 1.0)},
+    "tent": {"width": (0.5, 1.0, 2.0)},
+    "sigmoid": {"slope": (0.5, 1.0, 4.0)},
+    "linear": {"slope": (0.25, 0.5, 1.0)},
+}
 
 
-def _variant(shuffled: bool = False, **settings: Any) -> Variant:
+def _variant(label: str, *, shuffled: bool = False, **settings: Any) -> Entry:
+    """GradTail, with two weight decays and three values of what shapes it."""
     weighting = Studied(**{"reference": "weighted"} | settings)
-    return Variant(weighting=weighting, shuffled=shuffled)
+    path = "method.weighting.inner." if shuffled else "method.weighting."
+    shape = {path + k: v for k, v in _SHAPES[weighting.activation].items()}
+    method = MethodConfig(
+        weighting=Shuffled(inner=weighting) if shuffled else weighting
+    )
+    return Entry(label=label, method=method, grid=_DECAYS | shape)
 
 
+_RATES = {"optimizer.learning_rate": (0.03, 0.1, 0.3)}
 VARIANTS = {
-    "CE": Variant(weighting=None),
-    "gated": _variant(),
-    "gated, shuffled": _variant(shuffled=True),
-    WINNER: _variant(reference="unweighted"),
-    f"{WINNER}, shuffled": _variant(reference="unweighted", shuffled=True),
-    "gated, z-score": _variant(z_score=True),
-    "gated, z-scored dot": _variant(similarity="dot", z_score=True),
-    "gated, classifier only": _variant(layers="classifier"),
-    "bump": _variant(activation="bump"),
-    "bump, z-score": _variant(activation="bump", z_score=True),
-    "bump, unweighted mean": _variant(activation="bump", reference="unweighted"),
-    "tent": _variant(activation="tent"),
-    "sigmoid": _variant(activation="sigmoid"),
-    "sigmoid, z-score": _variant(activation="sigmoid", z_score=True),
-    "linear": _variant(activation="linear"),
+    entry.label: entry
+    for entry in (
+        Entry(label="CE", grid=_DECAYS | _RATES),
+        _variant("gated"),
+        _variant("gated, shuffled", shuffled=True),
+        _variant(WINNER, reference="unweighted"),
+        _variant(f"{WINNER}, shuffled", reference="unweighted", shuffled=True),
+        _variant("gated, z-score", z_score=True),
+        _variant("gated, z-scored dot", similarity="dot", z_score=True),
+        _variant("gated, classifier only", layers="classifier"),
+        _variant("bump", activation="bump"),
+        _variant("bump, z-score", activation="bump", z_score=True),
+        _variant("bump, unweighted mean", activation="bump", reference="unweighted"),
+        _variant("tent", activation="tent"),
+        _variant("sigmoid", activation="sigmoid"),
+        _variant("sigmoid, z-score", activation="sigmoid", z_score=True),
+        _variant("linear", activation="linear"),
+    )
 }
 
 
@@ -159,40 +148,6 @@ class Config:
     """Folder for results.json and the pictures; what it holds is replaced."""
     quick: bool = False
     """A few epochs and two seeds: to see it work, not to conclude."""
-
-
-class Result(NamedTuple):
-    """A variant's runs with the chosen candidate; arrays begin with [seeds]."""
-
-    choice: dict[str, float]
-    val: np.ndarray  # [S]
-    test: np.ndarray  # [S]
-    weights: np.ndarray  # [S, E, 2, C]
-    losses: np.ndarray  # [S, E, 2, C]
-
-
-def train(variant: Variant, draws: Sequence[Draw], epochs: int) -> Result:
-    """All candidates of a variant, and what the best on validation did."""
-    candidates = variant.candidates
-    runs = sweep.Sweep(variant.task, candidates, draws, epochs=epochs)
-    logs = [runs.epoch() for _ in range(epochs)]
-    val, test = (
-        _accuracy(runs.logits(split), draws, split) for split in ("val", "test")
-    )
-    best = int(val.mean(1).argmax())
-    return Result(
-        choice=candidates[best],
-        val=val[best],
-        test=test[best],
-        weights=np.stack([log.weights[best] for log in logs], 1),
-        losses=np.stack([log.losses[best] for log in logs], 1),
-    )
-
-
-def _accuracy(logits: np.ndarray, draws: Sequence[Draw], split: str) -> np.ndarray:
-    """``[candidates, seeds]``; the splits are balanced, so this is the balanced one."""
-    labels = np.stack([d.labels[getattr(d, split)] for d in draws])
-    return (logits.argmax(-1) == labels).mean(-1)
 
 
 def rank(result: Result, class_counts: np.ndarray) -> np.ndarray:
@@ -228,7 +183,7 @@ def table(results: Mapping[str, Result], scenario: Scenario) -> Table:
     own = {
         "long-tail": {
             "rank": lambda r: f"{rank(r, counts).mean():+.2f}",
-            "fading": lambda r: f"{fading(r, counts < compare.FEW).mean():+.2f}",
+            "fading": lambda r: f"{fading(r, counts < FEW).mean():+.2f}",
         },
         "noise": {"wrong : right": lambda r: f"{wrong_over_right(r).mean():.2f}"},
     }[scenario]
@@ -238,15 +193,13 @@ def table(results: Mapping[str, Result], scenario: Scenario) -> Table:
         out.add_column(column, justify="right", no_wrap=True)
     out.add_column("chosen on validation")
     for name, result in results.items():
-        difference = 100 * (result.test - results["CE"].test)
-        error = difference.std(ddof=1) / np.sqrt(len(difference))
         out.add_row(
             name,
-            _mean_std(result.val),
-            _mean_std(result.test),
-            "" if name == "CE" else f"{difference.mean():+.1f} ± {error:.1f}",
+            mean_std(result.val_accuracy.mean(1)),
+            mean_std(result.balanced),
+            difference(result, results["CE"]),
             *("" if name == "CE" else show(result) for show in own.values()),
-            ", ".join(f"{compare._short(k)} {v:g}" for k, v in result.choice.items()),
+            ", ".join(f"{short(k)} {v:g}" for k, v in result.choice.items()),
         )
     return out
 
@@ -255,22 +208,20 @@ def as_json(result: Result) -> dict[str, Any]:
     """Everything a table or a picture is made of."""
     return {
         "choice": result.choice,
-        "val": np.round(result.val, 4).tolist(),
-        "test": np.round(result.test, 4).tolist(),
+        "val": np.round(result.val_accuracy.mean(1), 4).tolist(),
+        "test": np.round(result.balanced, 4).tolist(),
         "rank": np.round(rank(result, long_tail_counts()), 3).tolist(),
-        "fading": np.round(
-            fading(result, long_tail_counts() < compare.FEW), 3
-        ).tolist(),
+        "fading": np.round(fading(result, long_tail_counts() < FEW), 3).tolist(),
     }
 
 
 def draw_pictures(results: Mapping[str, Result], scenario: Scenario, out: Path) -> None:
     """Accuracy of every variant, and the weights of some over time."""
-    title = _title(scenario, results)
+    heading = _title(scenario, results)
     plots.summary(
         out / f"{scenario}-variants.png",
-        {name: 100 * r.test for name, r in results.items()},
-        title=title,
+        {name: 100 * r.balanced for name, r in results.items()},
+        title=heading,
         xlabel="balanced test accuracy, % (dots: seeds; bars: one standard deviation)",
     )
     if scenario == "long-tail":
@@ -279,7 +230,7 @@ def draw_pictures(results: Mapping[str, Result], scenario: Scenario, out: Path) 
             out / "long-tail-weights.png",
             {name: results[name].weights[:, :, 0].mean(0) for name in shown},
             long_tail_counts(),
-            title=f"{title}: weights",
+            title=f"{heading}: weights",
         )
 
 
@@ -287,43 +238,39 @@ def main(config: Config) -> None:
     """Trains all variants, prints the table and writes the folder."""
     if config.seeds < 2:
         raise SystemExit(f"--seeds must be at least 2, got {config.seeds}.")
-    seeds, epochs = (2, 8) if config.quick else (config.seeds, compare.EPOCHS)
-    _, classes = load_images()
+    seeds, epochs = (2, QUICK_EPOCHS) if config.quick else (config.seeds, EPOCHS)
     config.out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, dict[str, Result]] = {"long-tail": {}, "noise": {}}
-    draws = {
-        scenario: [draw(classes, scenario, seed) for seed in range(seeds)]
-        for scenario in results
-    }
-    for name, variant in track(
-        VARIANTS.items(), description="variants", transient=True
-    ):
-        for scenario, own in results.items():
-            own[name] = train(variant, draws[scenario], epochs)
+    results = {}
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("", total=2 * epochs * len(VARIANTS))
+        for scenario in get_args(Scenario):
+            results[scenario] = run(
+                VARIANTS,
+                scenario,
+                seeds=seeds,
+                epochs=epochs,
+                tick=lambda label, scenario=scenario: progress.update(
+                    bar, advance=1, description=f"{scenario}: {label}"
+                ),
+            )
     console = Console(width=max(Console().width, 120))
     for scenario, own in results.items():
         console.print(table(own, scenario), "")
         draw_pictures(own, scenario, config.out)
     content = {
-        "config": dataclasses.asdict(config) | {"out": str(config.out)},
-        "environment": compare.environment(),
+        "config": plain(config) | {"out": str(config.out)},
+        "environment": environment(),
         "results": {
             scenario: {name: as_json(r) for name, r in own.items()}
             for scenario, own in results.items()
         },
     }
-    (config.out / "results.json").write_text(json.dumps(content, indent=1))
+    write_json(config.out / "results.json", content)
     console.print(f"{config.out}")
 
 
-def _mean_std(values: np.ndarray) -> str:
-    return f"{100 * values.mean():.1f} ± {100 * values.std(ddof=1):.1f}"
-
-
 def _title(scenario: Scenario, results: Mapping[str, Result]) -> str:
-    seeds = len(results["CE"].test)
-    what = {"long-tail": "long tail 100 to 2", "noise": "40% wrong labels"}[scenario]
-    return f"GradTail on digits, {what}, {seeds} seeds"
+    return f"GradTail on digits, {title(results, scenario)}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ epoch at a time::
 
 import dataclasses
 import functools
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -62,11 +61,6 @@ class EpochLog(NamedTuple):
     val_loss: np.ndarray
     val_accuracy: np.ndarray
     seconds: float  # of training, evaluation left out
-
-
-def combinations(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
-    """Candidates: every combination of a grid's values."""
-    return [dict(zip(grid, c, strict=True)) for c in itertools.product(*grid.values())]
 
 
 class Sweep:

@@ -1,10 +1,12 @@
-"""The losses, one small config each: settings of `ltjax.losses`, and how to build it.
+"""The losses, one small config each: arguments of a function of `ltjax.losses`.
 
 ``Ldam(max_margin=0.3).build(context)`` is a function ``(outputs, targets, state) ->
-[B]``, where ``outputs`` are a model's and ``state`` is the `State` of training.
+[B]``, where ``outputs`` are a model's and ``state`` is the `State` of training. Fields
+have the names of the function's arguments.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -30,6 +32,21 @@ class Context(NamedTuple):
         """``[C]`` class frequencies."""
         return self.class_counts / self.class_counts.sum()
 
+    def started(self, state: Any, epoch: int) -> jax.Array:
+        """Whether training has come to an epoch."""
+        return state.step >= epoch * self.steps_per_epoch
+
+    def class_weights(self, state: Any, beta: float, start_epoch: int) -> jax.Array:
+        """``[C]`` class-balanced weights from an epoch on, 1 before."""
+        weights = losses.class_balanced_weights(self.class_counts, beta=beta)
+        return jnp.where(self.started(state, start_epoch), weights, 1.0)
+
+
+def arguments(config: Any, *others: str) -> dict[str, Any]:
+    """The fields of a config, without some, as keyword arguments."""
+    names = (field.name for field in dataclasses.fields(config))
+    return {name: getattr(config, name) for name in names if name not in others}
+
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Softmax cross-entropy in float32, one value per example."""
@@ -37,74 +54,83 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-@_config
-class CrossEntropy:
-    """Softmax cross-entropy."""
+class _Loss:
+    """What all losses have."""
 
-    name: ClassVar[str] = "ce"
-    label: ClassVar[str] = "CE"
+    name: ClassVar[str]
+    label: ClassVar[str]
 
     def build(self, context: Context) -> LossFn:
         """The loss as a function."""
-        del context
-        return lambda outputs, labels, state: cross_entropy(outputs.logits, labels)
+        return functools.partial(self._losses, context)
+
+    def _losses(self, context, outputs, targets, state):
+        raise NotImplementedError
 
 
 @_config
-class ClassBalanced:
+class CrossEntropy(_Loss):
+    """Softmax cross-entropy."""
+
+    name = "ce"
+    label = "CE"
+
+    def _losses(self, context, outputs, targets, state):
+        return cross_entropy(outputs.logits, targets)
+
+
+@_config
+class ClassBalanced(_Loss):
     """Cross-entropy times the class-balanced weight of the label."""
 
-    name: ClassVar[str] = "class_balanced"
-    label: ClassVar[str] = "Class-balanced CE"
+    name = "class_balanced"
+    label = "Class-balanced CE"
 
     beta: float = 0.9999
     """0 is equal weights, towards 1 weights like 1 / count."""
     start_epoch: int = 0
     """First epoch with the class weights."""
 
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-        plain = CrossEntropy().build(context)
-        return _class_weighted(plain, self.beta, self.start_epoch, context)
+    def _losses(self, context, outputs, targets, state):
+        weights = context.class_weights(state, self.beta, self.start_epoch)
+        return weights[targets] * cross_entropy(outputs.logits, targets)
 
 
 @_config
-class LogitAdjusted:
+class LogitAdjusted(_Loss):
     """Cross-entropy on logits shifted by the class priors."""
 
-    name: ClassVar[str] = "logit_adjusted"
-    label: ClassVar[str] = "Logit adjustment"
+    name = "logit_adjusted"
+    label = "Logit adjustment"
 
     tau: float = 1.0
     """Strength of the prior."""
 
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-        return lambda outputs, labels, state: losses.logit_adjusted_cross_entropy(
-            outputs.logits, labels, class_priors=context.class_priors, tau=self.tau
+    def _losses(self, context, outputs, targets, state):
+        return losses.logit_adjusted_cross_entropy(
+            outputs.logits, targets, class_priors=context.class_priors, tau=self.tau
         )
 
 
 @_config
-class BalancedSoftmax:
+class BalancedSoftmax(_Loss):
     """Cross-entropy of a softmax that counts each class as often as it occurs."""
 
-    name: ClassVar[str] = "balanced_softmax"
-    label: ClassVar[str] = "Balanced softmax"
+    name = "balanced_softmax"
+    label = "Balanced softmax"
 
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-        return lambda outputs, labels, state: losses.balanced_softmax(
-            outputs.logits, labels, class_counts=context.class_counts
+    def _losses(self, context, outputs, targets, state):
+        return losses.balanced_softmax(
+            outputs.logits, targets, class_counts=context.class_counts
         )
 
 
 @_config
-class Ldam:
+class Ldam(_Loss):
     """Cross-entropy with a margin that grows with rarity."""
 
-    name: ClassVar[str] = "ldam"
-    label: ClassVar[str] = "LDAM"
+    name = "ldam"
+    label = "LDAM"
 
     max_margin: float = 0.5
     scale: float = 30.0
@@ -114,110 +140,87 @@ class Ldam:
     start_epoch: int = 0
     """First epoch with the class weights."""
 
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-
-        def margin_loss(outputs, labels, state):
-            return losses.ldam(
-                outputs.logits,
-                labels,
-                class_counts=context.class_counts,
-                max_margin=self.max_margin,
-                scale=self.scale,
-            )
-
-        return _class_weighted(margin_loss, self.beta, self.start_epoch, context)
-
-
-@_config
-class Focal:
-    """Cross-entropy that fades as an example is learned."""
-
-    name: ClassVar[str] = "focal"
-    label: ClassVar[str] = "Focal loss"
-
-    gamma: float = 2.0
-
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-        del context
-        return lambda outputs, labels, state: losses.focal(
-            outputs.logits, labels, gamma=self.gamma
+    def _losses(self, context, outputs, targets, state):
+        weights = context.class_weights(state, self.beta, self.start_epoch)
+        return weights[targets] * losses.ldam(
+            outputs.logits,
+            targets,
+            class_counts=context.class_counts,
+            **arguments(self, "beta", "start_epoch"),
         )
 
 
 @_config
-class SymmetricCrossEntropy:
+class Focal(_Loss):
+    """Cross-entropy that fades as an example is learned."""
+
+    name = "focal"
+    label = "Focal loss"
+
+    gamma: float = 2.0
+
+    def _losses(self, context, outputs, targets, state):
+        return losses.focal(outputs.logits, targets, gamma=self.gamma)
+
+
+@_config
+class SymmetricCrossEntropy(_Loss):
     """Cross-entropy plus reverse cross-entropy."""
 
-    name: ClassVar[str] = "sce"
-    label: ClassVar[str] = "SCE"
+    name = "sce"
+    label = "SCE"
 
     alpha: float = 0.1
     """Weight of cross-entropy."""
     beta: float = 1.0
     """Weight of reverse cross-entropy."""
 
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-        del context
-        return lambda outputs, labels, state: losses.symmetric_cross_entropy(
-            outputs.logits, labels, alpha=self.alpha, beta=self.beta
+    def _losses(self, context, outputs, targets, state):
+        return losses.symmetric_cross_entropy(
+            outputs.logits, targets, alpha=self.alpha, beta=self.beta
         )
 
 
 @_config
-class GeneralizedCrossEntropy:
+class GeneralizedCrossEntropy(_Loss):
     """A bridge from cross-entropy (q to 0) to the mean absolute error (q = 1)."""
 
-    name: ClassVar[str] = "gce"
-    label: ClassVar[str] = "GCE"
+    name = "gce"
+    label = "GCE"
 
     q: float = 0.7
 
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-        del context
-        return lambda outputs, labels, state: losses.generalized_cross_entropy(
-            outputs.logits, labels, q=self.q
-        )
+    def _losses(self, context, outputs, targets, state):
+        return losses.generalized_cross_entropy(outputs.logits, targets, q=self.q)
 
 
 @_config
-class TruncatedGeneralizedCrossEntropy:
+class TruncatedGeneralizedCrossEntropy(_Loss):
     """GCE, from an epoch on constant where the label is less likely than ``k``."""
 
-    name: ClassVar[str] = "truncated_gce"
-    label: ClassVar[str] = "Truncated GCE"
+    name = "truncated_gce"
+    label = "Truncated GCE"
 
     q: float = 0.7
     k: float = 0.5
     start_epoch: int = 0
     """First epoch with truncation. Before training, no label is likely enough."""
 
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-        plain = GeneralizedCrossEntropy(q=self.q).build(context)
-
-        def truncated(outputs, labels, state):
-            return losses.truncated_generalized_cross_entropy(
-                outputs.logits, labels, q=self.q, k=self.k
-            )
-
-        start_step = self.start_epoch * context.steps_per_epoch
-        return lambda outputs, labels, state: jnp.where(
-            state.step >= start_step,
-            truncated(outputs, labels, state),
-            plain(outputs, labels, state),
+    def _losses(self, context, outputs, targets, state):
+        z = outputs.logits
+        return jnp.where(
+            context.started(state, self.start_epoch),
+            losses.truncated_generalized_cross_entropy(z, targets, q=self.q, k=self.k),
+            losses.generalized_cross_entropy(z, targets, q=self.q),
         )
 
 
 @_config
-class Elm:
+class Elm(_Loss):
     """Margins between logits, and between embeddings."""
 
-    name: ClassVar[str] = "elm"
-    label: ClassVar[str] = "ELM"
+    name = "elm"
+    label = "ELM"
 
     tau: float = 1.0
     """Strength of the prior in the logits' margins."""
@@ -232,68 +235,40 @@ class Elm:
     center_decay: float = 0.9
     """Of the running class directions of kind center."""
 
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-        return lambda outputs, labels, state: losses.elm(
+    def _losses(self, context, outputs, targets, state):
+        return losses.elm(
             outputs.logits,
             outputs.embeddings,
-            labels,
+            targets,
             class_priors=context.class_priors,
-            tau=self.tau,
-            weight=self.weight,
-            kind=self.kind,
-            margin=self.margin,
-            temperature=self.temperature,
-            embedding_tau=self.embedding_tau,
             centers=state.centers,
+            **arguments(self, "center_decay"),
         )
 
 
 @_config
-class SquaredError:
+class SquaredError(_Loss):
     """Squared error of a single output, for regression."""
 
-    name: ClassVar[str] = "mse"
-    label: ClassVar[str] = "MSE"
+    name = "mse"
+    label = "MSE"
 
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-        del context
-        return lambda outputs, targets, state: jnp.square(
-            outputs.logits[:, 0] - targets
-        )
+    def _losses(self, context, outputs, targets, state):
+        return jnp.square(outputs.logits[:, 0] - targets)
 
 
 @_config
-class Huber:
+class Huber(_Loss):
     """Squared error near the target, absolute error beyond, for regression."""
 
-    name: ClassVar[str] = "huber"
-    label: ClassVar[str] = "Huber"
+    name = "huber"
+    label = "Huber"
 
     delta: float = 1.0
     """Where one becomes the other, in standard deviations of the target."""
 
-    def build(self, context: Context) -> LossFn:
-        """The loss as a function."""
-        del context
-        return lambda outputs, targets, state: optax.huber_loss(
-            outputs.logits[:, 0], targets, delta=self.delta
-        )
-
-
-def _class_weighted(
-    loss: LossFn, beta: float, start_epoch: int, context: Context
-) -> LossFn:
-    """A loss times the class-balanced weight of the label, from an epoch on."""
-    weights = losses.class_balanced_weights(context.class_counts, beta=beta)
-    start_step = start_epoch * context.steps_per_epoch
-
-    def weighted(outputs, labels, state):
-        current = jnp.where(state.step >= start_step, weights, 1.0)
-        return current[labels] * loss(outputs, labels, state)
-
-    return weighted
+    def _losses(self, context, outputs, targets, state):
+        return optax.huber_loss(outputs.logits[:, 0], targets, delta=self.delta)
 
 
 Loss = (

@@ -1,35 +1,47 @@
-"""The weightings, one small config each: settings of an `ltjax` transformation.
+"""The weightings, one small config each: arguments of an `ltjax` transformation.
 
-``Absgd(temperature=0.5).build(context, key)`` is an `ltjax.Weighting`.
+``Absgd(temperature=0.5).build(context, key)`` is an `ltjax.Weighting`. Fields have the
+names of the arguments; only what a run decides (steps, networks, keys) is translated.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
 import ltjax
-from experiments.methods.losses import Context
+from experiments.methods.losses import Context, arguments
 from experiments.models.parameters import classifier_mask
 
 _config = dataclasses.dataclass(frozen=True, kw_only=True)
 
 
-@_config
-class NoWeighting:
-    """Every example counts the same."""
+class _Weighting:
+    """What all weightings have."""
 
-    name: ClassVar[str] = "none"
-    label: ClassVar[str] = ""
+    name: ClassVar[str]
+    label: ClassVar[str]
     of_logits: ClassVar[bool] = False
+    """Whether each logit has a weight, not each loss."""
     needs_meta: ClassVar[bool] = False
+    """Whether a step reads a batch of the meta set."""
 
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
-        """The weighting with weights 1."""
-        del context, key
+        """The weighting of a run; ``key`` draws what is random at its start."""
+        raise NotImplementedError
+
+
+@_config
+class NoWeighting(_Weighting):
+    """Every example counts the same."""
+
+    name = "none"
+    label = ""
+
+    def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
         return ltjax.Weighting.from_weights(
             lambda params: optax.EmptyState(),
             lambda jac, state, params=None, **extra: (jnp.ones(jac.shape), state),
@@ -37,13 +49,11 @@ class NoWeighting:
 
 
 @_config
-class Absgd:
+class Absgd(_Weighting):
     """ABSGD: weights that grow exponentially with the loss."""
 
-    name: ClassVar[str] = "absgd"
-    label: ClassVar[str] = "ABSGD"
-    of_logits: ClassVar[bool] = False
-    needs_meta: ClassVar[bool] = False
+    name = "absgd"
+    label = "ABSGD"
 
     temperature: float = 1.0
     """Positive: hard examples count more. Negative: they count less."""
@@ -56,26 +66,16 @@ class Absgd:
     """First epoch with weights other than 1."""
 
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
-        """The weighting of a run."""
-        del key
-        return ltjax.absgd(
-            self.temperature,
-            gamma=self.gamma,
-            alpha=self.alpha,
-            bias_correction=self.bias_correction,
-            erm_weight=self.erm_weight,
-            start_step=self.start_epoch * context.steps_per_epoch,
-        )
+        start_step = self.start_epoch * context.steps_per_epoch
+        return ltjax.absgd(start_step=start_step, **arguments(self, "start_epoch"))
 
 
 @_config
-class GradTail:
+class GradTail(_Weighting):
     """GradTail: weights by how far a gradient leaves the prevailing one."""
 
-    name: ClassVar[str] = "gradtail"
-    label: ClassVar[str] = "GradTail"
-    of_logits: ClassVar[bool] = False
-    needs_meta: ClassVar[bool] = False
+    name = "gradtail"
+    label = "GradTail"
 
     activation: Literal["gated", "bump"] = "gated"
     similarity: Literal["cosine", "dot", "dot_unit_mean"] = "cosine"
@@ -110,29 +110,22 @@ class GradTail:
         )
 
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
-        """The weighting of a run."""
-        del context, key
+        constants = ("strength", "slope", "center", "width")
         return ltjax.gradtail(
             activation=self.activation_fn,
-            similarity=self.similarity,
-            reference=self.reference,
-            definition=self.definition,
-            decay=self.decay,
-            burn_in=self.burn_in,
-            z_score=self.z_score,
             mask=None if self.layers == "all" else classifier_mask,
-            max_weight=self.max_weight,
+            **arguments(self, "activation", "layers", *constants),
         )
 
 
 @_config
-class Gdw:
+class Gdw(_Weighting):
     """GDW: a clean meta set weights the gradient's flow through every logit."""
 
-    name: ClassVar[str] = "gdw"
-    label: ClassVar[str] = "GDW"
-    of_logits: ClassVar[bool] = True
-    needs_meta: ClassVar[bool] = True
+    name = "gdw"
+    label = "GDW"
+    of_logits = True
+    needs_meta = True
 
     lookahead_lr: float | None = None
     """Of the virtual step; by default the learning rate."""
@@ -145,28 +138,17 @@ class Gdw:
     net_weight_decay: float = 1e-4
 
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
-        """The weighting of a run; ``key`` draws the weighting net."""
-        return ltjax.gdw(
-            len(context.class_counts),
-            lookahead_lr=_or(self.lookahead_lr, context.learning_rate),
-            key=key,
-            step_size=self.step_size,
-            clip=self.clip,
-            hidden=self.hidden,
-            net_learning_rate=self.net_learning_rate,
-            net_weight_decay=self.net_weight_decay,
-            level="class",
-        )
+        return _from_meta_set(self, context, key, level="class")
 
 
 @_config
-class MwNet:
+class MwNet(_Weighting):
     """MW-Net: a clean meta set trains a net that gives each loss a weight."""
 
-    name: ClassVar[str] = "mw_net"
-    label: ClassVar[str] = "MW-Net"
-    of_logits: ClassVar[bool] = True
-    needs_meta: ClassVar[bool] = True
+    name = "mw_net"
+    label = "MW-Net"
+    of_logits = True
+    needs_meta = True
 
     lookahead_lr: float | None = None
     """Of the virtual step; by default the learning rate."""
@@ -175,35 +157,28 @@ class MwNet:
     net_weight_decay: float = 1e-4
 
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
-        """The weighting of a run; ``key`` draws the weighting net."""
-        return ltjax.gdw(
-            len(context.class_counts),
-            lookahead_lr=_or(self.lookahead_lr, context.learning_rate),
-            key=key,
-            hidden=self.hidden,
-            net_learning_rate=self.net_learning_rate,
-            net_weight_decay=self.net_weight_decay,
-            level="instance",
-        )
+        return _from_meta_set(self, context, key, level="instance")
 
 
 @_config
-class L2rw:
+class L2rw(_Weighting):
     """L2RW: weights by how much an example's step lowers the loss of a clean batch."""
 
-    name: ClassVar[str] = "l2rw"
-    label: ClassVar[str] = "L2RW"
-    of_logits: ClassVar[bool] = False
-    needs_meta: ClassVar[bool] = True
+    name = "l2rw"
+    label = "L2RW"
+    needs_meta = True
 
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
-        """The weighting of a run."""
-        del context, key
         return ltjax.l2rw()
 
 
-def _or(value, default):
-    return default if value is None else value
+def _from_meta_set(
+    config: Any, context: Context, key: jax.Array, *, level: str
+) -> ltjax.Weighting:
+    own = arguments(config)
+    if config.lookahead_lr is None:
+        own["lookahead_lr"] = context.learning_rate
+    return ltjax.gdw(len(context.class_counts), key=key, level=level, **own)
 
 
 Weighting = NoWeighting | Absgd | GradTail | Gdw | MwNet | L2rw

@@ -3,7 +3,7 @@
 Every function writes one PNG and returns whether there was something to draw.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,13 +11,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.records.runs import Group, Run, Section
+from experiments.records.epochs import REGIONS
+from experiments.records.runs import Run
 from experiments.reporting import plots
-from experiments.training.evaluation import REGIONS
-from ltjax import heads, metrics
+from experiments.reporting.groups import Group, Section
+from experiments.reporting.series import (
+    by_part,
+    class_parts,
+    known_mean,
+    over_epochs,
+    probabilities,
+    ranking,
+    relative_weights,
+    tightness_by_part,
+)
+from ltjax import metrics
 
-_MOST = 20  # classes that are drawn one by one
-_PARTS = 10  # groups of classes otherwise
 _BINS = 10  # of confidence
 _ERRORS = {"mae": "MAE", "rmse": "RMSE", "geometric_mean": "geometric mean"}
 
@@ -39,7 +48,7 @@ def learning_curves(section: Section, path: Path) -> bool:
     split = "val" if all(f"val/{key}" in r.evaluated[-1] for r in runs) else "test"
     scale = 1 if section.is_regression else 100
     data = {
-        group.label: {split: _series(group, f"{split}/{key}", scale)}
+        group.label: {split: over_epochs(group, f"{split}/{key}", scale)}
         for group in section.groups
     }
     name = "mean absolute error" if section.is_regression else "balanced accuracy, %"
@@ -67,7 +76,7 @@ def loss_curves(section: Section, path: Path) -> bool:
     data = {}
     for group in section.groups:
         lines = {
-            name: _series(group, key)
+            name: over_epochs(group, key)
             for name, (key, _) in names.items()
             if key in group.counted[0].evaluated[-1]
             and (name != "training, weighted" or _weighs(group))
@@ -95,7 +104,7 @@ def accuracy_by_frequency(section: Section, path: Path) -> bool:
         group.label: 100
         * np.stack(
             [
-                _by_part(run.selected[rule]["test/per_class_accuracy"], parts)
+                by_part(run.selected[rule]["test/per_class_accuracy"], parts)
                 for run in group.counted
             ]
         )
@@ -121,7 +130,7 @@ def weights_over_time(section: Section, path: Path) -> bool:
         data = {
             g.label: {
                 region: (epochs, values[..., i])
-                for epochs, values in [_relative_weights(g, "weights/by_class")]
+                for epochs, values in [relative_weights(g, "weights/by_class")]
                 for i, region in enumerate(REGIONS)
             }
             for g in groups
@@ -133,9 +142,9 @@ def weights_over_time(section: Section, path: Path) -> bool:
     parts, names = class_parts(section.facts["class_counts"])
     data = {}
     for group in groups:
-        values = _mean(_relative_weights(group, "weights/by_class")[1])
-        by_part = np.stack([_by_part(epoch, parts) for epoch in values])
-        data[group.label] = np.maximum(by_part, 1e-3)
+        values = known_mean(relative_weights(group, "weights/by_class")[1])
+        by_epoch = np.stack([by_part(epoch, parts) for epoch in values])
+        data[group.label] = np.maximum(by_epoch, 1e-3)
     plots.weights_over_time(path, data, names, title=title)
     return True
 
@@ -149,7 +158,7 @@ def label_weights(section: Section, path: Path) -> bool:
     if not groups:
         return False
     data = {
-        g.label: np.stack([_relative_weights(g, key)[1] for key in keys], axis=-1)
+        g.label: np.stack([relative_weights(g, key)[1] for key in keys], axis=-1)
         for g in groups
     }
     title = f"Weight of right and wrong labels: {section.title}"
@@ -163,9 +172,9 @@ def reliability(section: Section, path: Path) -> bool:
     for group in section.groups:
         runs = [run for run in group.counted if run.final is not None]
         if runs and not section.is_regression:
-            probabilities = np.concatenate([_probabilities(run) for run in runs])
+            own = np.concatenate([probabilities(run) for run in runs])
             labels = np.concatenate([run.final["test_targets"] for run in runs])
-            found[group.label] = (probabilities, labels)
+            found[group.label] = (own, labels)
     if not found:
         return False
     title = f"Reliability on the test set: {section.title}"
@@ -212,7 +221,9 @@ def tightness(section: Section, path: Path) -> bool:
     for group in section.groups:
         runs = [run for run in group.counted if run.final is not None]
         if runs:
-            found[group.label] = np.stack([_tightness(run, parts) for run in runs])
+            found[group.label] = np.stack(
+                [tightness_by_part(run, parts) for run in runs]
+            )
     if not found:
         return False
     baseline = _baseline(section)
@@ -266,12 +277,12 @@ def region_errors(section: Section, path: Path) -> bool:
     return True
 
 
-def suspects(section: Section, path: Path) -> bool:
+def detection(section: Section, path: Path) -> bool:
     """Wrong labels found when the examples of lowest weight are looked at first."""
     found = {}
     for group in section.groups:
-        runs = [run for run in group.counted if run.weights is not None]
-        runs = [run for run in runs if run.weights["changed"].any()]
+        runs = [run for run in group.counted if run.example_weights is not None]
+        runs = [run for run in runs if run.example_weights["changed"].any()]
         if runs and _weighs(group):
             found[group.label] = runs
     if not found:
@@ -282,13 +293,13 @@ def suspects(section: Section, path: Path) -> bool:
         for label, ax in axes.items():
             runs = found[label]
             curves = [ranking(run)[1] for run in runs]
-            share = np.mean([run.weights["changed"].mean() for run in runs])
+            changed = np.mean([run.example_weights["changed"].mean() for run in runs])
             grids = [np.linspace(0, 100, len(curve)) for curve in curves]
             values = np.stack(
                 [np.interp(x, g, 100 * c) for g, c in zip(grids, curves, strict=True)]
             )
             ax.plot([0, 100], [0, 100], color=plots.GREY, lw=1, ls="--")
-            ax.plot([0, 100 * share, 100], [0, 100, 100], color=plots.GREY, lw=1)
+            ax.plot([0, 100 * changed, 100], [0, 100, 100], color=plots.GREY, lw=1)
             plots.band(ax, x, values, label)
             ax.set(title=label, xlim=(0, 100), ylim=(0, 102))
             plots.outer_labels(ax, "looked at, % of the training set", "found, %")
@@ -329,35 +340,12 @@ PICTURES = (
         "regions", "Test errors by region: mean over seeds, one std.", region_errors
     ),
     Picture(
-        "suspects",
+        "detection",
         "Share of wrong labels found when examples are looked at by rising weight. "
         "Dashed: in random order. Thin: as good as can be.",
-        suspects,
+        detection,
     ),
 )
-
-
-def class_parts(counts: Sequence[int]) -> tuple[list[np.ndarray], list[str]]:
-    """Classes by falling frequency, in groups if there are many; and their counts."""
-    order = np.argsort(-np.asarray(counts), kind="stable")
-    parts = np.array_split(order, len(order) if len(order) <= _MOST else _PARTS)
-    names = []
-    for part in parts:
-        high, low = counts[part[0]], counts[part[-1]]
-        names.append(f"{high}" if high == low else f"{high}-{low}")
-    return parts, names
-
-
-def ranking(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Training examples by rising weight, and the share of wrong labels found so far.
-
-    Examples of equal weight come in random order; those never seen come last.
-    """
-    weights, changed = run.weights["weights"], run.weights["changed"]
-    ties = np.random.default_rng(0).permutation(len(weights))
-    order = np.lexsort((ties, np.nan_to_num(weights, nan=np.inf)))
-    found = np.cumsum(changed[order]) / max(changed.sum(), 1)
-    return order, np.concatenate([[0.0], found])
 
 
 def _curves(
@@ -423,58 +411,3 @@ def _weighs(group: Group) -> bool:
 
 def _error_key(region: str, error: str) -> str:
     return f"test/{error}" if region == "all" else f"test/{region}_{error}"
-
-
-def _series(group: Group, key: str, scale: float = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs that all runs have been evaluated at, and values ``[seeds, T]``."""
-    rows = list(zip(*(run.evaluated for run in group.counted), strict=False))
-    epochs = np.array([row[0]["epoch"] for row in rows])
-    values = [[scale * row[key] for row in epoch] for epoch in rows]
-    return epochs, np.array(values).T
-
-
-def _relative_weights(group: Group, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs, and weights ``[seeds, T, ...]`` over the mean of all examples."""
-    rows = list(zip(*(run.rows for run in group.counted), strict=False))
-    values = [
-        [
-            np.asarray(row[key], np.float64) / max(row["weights/mean"], 1e-12)
-            for row in epoch
-        ]
-        for epoch in rows
-    ]
-    return np.array([row[0]["epoch"] for row in rows]), np.swapaxes(values, 0, 1)
-
-
-def _by_part(values: Sequence[float | None], parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Means over groups of classes, NaN where there is none."""
-    values = np.asarray(values, np.float64)
-    return np.array([_mean(values[part]) for part in parts])
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is known."""
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0).sum(0)
-    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
-
-
-def _tightness(run: Run, parts: Sequence[np.ndarray]) -> np.ndarray:
-    final = run.final
-    classes = len(final["class_counts"])
-    found = metrics.tightness(final["test_embeddings"], final["test_targets"], classes)
-    measured = np.bincount(final["test_targets"], minlength=classes) > 1
-    return _by_part(np.where(measured, found.per_class, np.nan), parts)
-
-
-def _probabilities(run: Run) -> np.ndarray:
-    """Of the test set, after the adjustment of the logits if the run has one."""
-    logits = run.final["test_logits"].astype(np.float32)
-    mode = run.config["method"]["post_hoc"]
-    if mode != "none":
-        counts = np.maximum(run.final["class_counts"], 1).astype(np.float32)
-        tau = float(run.final["tau"])
-        logits = heads.adjust_logits(logits, counts / counts.sum(), tau=tau, mode=mode)
-    logits = np.asarray(logits, np.float64)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)

@@ -1,1 +1,5 @@
-"""The training program: step, evaluation and checkpoints."""
+"""The training program: steps, evaluation and checkpoints."""
+
+from experiments.training.errors import RunError as RunError
+from experiments.training.loop import train as train
+from experiments.training.machine import Machine as Machine

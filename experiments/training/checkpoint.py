@@ -6,14 +6,21 @@ the background from a copy, to a temporary folder that is renamed when everythin
 on disk, so a kill at any moment leaves the previous one in force.
 """
 
-from collections.abc import Mapping
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
+
+from experiments.training.errors import RunError
 
 _KEEP = 2  # one to fall back to while the other is being replaced
 
@@ -25,7 +32,12 @@ class Checkpoints:
     file system or a bucket (``gs://...``).
     """
 
-    def __init__(self, folder: PathLike | str):
+    def __init__(self, folder: PathLike | str, say: Callable[[str], None] = print):
+        """Opens the folder; ``say`` is told of checkpoints that cannot be read."""
+        self._say = say
+        # What goes wrong in the background is raised again by the next call.
+        threading.excepthook = _excepthook
+        logging.getLogger("absl").addFilter(_is_news)
         self._folder = epath.Path(folder).absolute()  # Orbax takes no relative paths
         policy = ocp.checkpoint_managers
         self._manager = ocp.CheckpointManager(
@@ -47,43 +59,103 @@ class Checkpoints:
         Args:
           step: number of steps taken, larger than any before.
           state: tree of arrays. They are copied first, so that they may be donated.
-          host: whatever else is needed to go on, as JSON has it.
+          host: whatever else is needed to resume, as JSON has it.
           score: what the best checkpoint is chosen by, higher is better.
+
+        Raises:
+          RunError: if this one or the one before cannot be written.
         """
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_named(_copy(state))),
-                host=ocp.args.JsonSave(dict(host)),
-            ),
-            metrics={"score": score},
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(_named(_copy(state))),
+                    host=ocp.args.JsonSave(dict(host)),
+                ),
+                metrics={"score": score},
+            )
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The latest complete checkpoint, or None where there is none.
+        """The latest checkpoint that can be read, or None where there is none at all.
+
+        Later ones that are damaged are deleted, since their steps are repeated.
 
         Args:
           template: tree like the saved one, whose arrays tell shapes, dtypes and
             shardings.
+
+        Raises:
+          RunError: if there are checkpoints and none of them can be read.
         """
         self._drop_incomplete()
-        step = self._manager.latest_step()
-        return None if step is None else self._read(step, template)
+        damaged, problem = [], None
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            found, problem = self._try_read(step, template)
+            if found is not None:
+                for later in damaged:
+                    self._manager.delete(later)
+                return found
+            damaged.append(step)
+            self._say(
+                f"warning: the checkpoint of step {step} cannot be read ({problem}); "
+                "the steps since the one before it are repeated"
+            )
+        if damaged:
+            raise RunError(
+                f"none of the checkpoints in {self._folder} can be read. Start over "
+                "with --overwrite, or choose another --out."
+            )
+        return None
 
     def restore_best(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The checkpoint with the highest score, or None where there is none."""
+        """The checkpoint with the highest score, or None where none can be read."""
         step = self._manager.best_step()
-        return None if step is None else self._read(step, template)
+        if step is None:
+            return None
+        found, problem = self._try_read(step, template)
+        if found is None:
+            self._say(
+                f"warning: the checkpoint of step {step}, the best, cannot be read "
+                f"({problem}); its parameters are left out"
+            )
+        return found
 
     def wait(self) -> None:
         """Returns when everything saved so far is on disk."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then ends background work."""
-        self._manager.close()
+        with self._writing():
+            self._manager.close()
+        threading.excepthook = threading.__excepthook__
+        logging.getLogger("absl").removeFilter(_is_news)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what keeps a checkpoint from being written into a message."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # the latter from TensorStore
+            raise RunError(
+                f"a checkpoint cannot be written to {self._folder}: {_brief(error)}. "
+                "Is the disk full? The same command resumes from the last checkpoint "
+                "once there is space."
+            ) from error
+
+    def _try_read(self, step: int, template: Any) -> tuple[Any, str]:
+        """What `_read` gives, or None and why; the same on all processes."""
+        found, problem = None, "another process failed to read it"
+        try:
+            found = self._read(step, template)
+        except Exception as error:  # which one depends on what is damaged
+            problem = _brief(error)
+        if not multihost_utils.process_allgather(np.asarray(found is not None)).all():
+            return None, problem
+        return found, ""
 
     def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(template))
@@ -112,6 +184,24 @@ def _complete(folder: epath.Path) -> bool:
     return ocp.utils.is_checkpoint_finalized(folder) and all(
         (folder / part).exists() for part in parts
     )
+
+
+def _brief(error: Exception) -> str:
+    """The first line of an error, which may be a page."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 160 else f"... {text[-160:]}"
+
+
+def _excepthook(args: threading.ExceptHookArgs) -> None:
+    """Says nothing of threads that write checkpoints."""
+    if args.thread is None or "orbax" not in type(args.thread).__module__:
+        threading.__excepthook__(args)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Says nothing of errors in writing checkpoints."""
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def _score(metrics: Mapping[str, float]) -> float:

@@ -1,16 +1,16 @@
 """What is reported about a model: numbers from its outputs on a split."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from experiments.datasets import Splits
 from experiments.methods import MethodConfig
+from experiments.methods.post_hoc import adjusted, class_priors
+from experiments.records.epochs import REGIONS, Row
 from ltjax import heads, metrics
 
-Scalars = dict[str, Any]  # name: a number, or a list of numbers
-REGIONS = ("many", "medium", "few")
 _TAUS = np.linspace(0.0, 3.0, 61, dtype=np.float32)
 _TARGET_BINS = 20
 
@@ -30,7 +30,7 @@ def evaluate(
     method: MethodConfig,
     *,
     geometry: bool = False,
-) -> Scalars:
+) -> Row:
     """Metrics of both splits, by names such as ``test/balanced_accuracy``.
 
     With a post-hoc adjustment they are those of the adjusted logits, with ``plain_``
@@ -39,7 +39,7 @@ def evaluate(
     parts = {"val": val, "test": test} if val is not None else {"test": test}
     if splits.num_classes is None:
         return _prefixed({k: _regression(p, splits) for k, p in parts.items()})
-    found: Scalars = {}
+    found: Row = {}
     if method.post_hoc != "none":
         tau = _tau(val, splits, method)
         found = {"tau": tau}
@@ -48,30 +48,17 @@ def evaluate(
             found[f"{split}/plain_accuracy"] = plain["accuracy"]
             found[f"{split}/plain_balanced_accuracy"] = plain["balanced_accuracy"]
         parts = {
-            k: p._replace(logits=adjust(p.logits, splits, method, tau))
+            k: p._replace(
+                logits=adjusted(
+                    p.logits, splits.class_counts, mode=method.post_hoc, tau=tau
+                )
+            )
             for k, p in parts.items()
         }
     found |= _prefixed({k: _classification(p, splits) for k, p in parts.items()})
     if geometry:
         found |= _prefixed({k: _geometry(p, splits) for k, p in parts.items()})
     return found
-
-
-def score(found: Scalars, *, split: str = "val") -> float | None:
-    """What the best epoch is chosen by, higher is better; None without that split."""
-    if f"{split}/balanced_accuracy" in found:
-        return found[f"{split}/balanced_accuracy"]
-    return -found[f"{split}/mae"] if f"{split}/mae" in found else None
-
-
-def adjust(
-    logits: np.ndarray, splits: Splits, method: MethodConfig, tau: float
-) -> np.ndarray:
-    """Logits moved from the training priors to equal ones."""
-    priors = _priors(splits)
-    return np.asarray(
-        heads.adjust_logits(logits, priors, tau=tau, mode=method.post_hoc)
-    )
 
 
 def target_groups(targets: np.ndarray, splits: Splits) -> np.ndarray:
@@ -86,7 +73,7 @@ def target_groups(targets: np.ndarray, splits: Splits) -> np.ndarray:
     return np.select(masks, range(3)).astype(np.int32)
 
 
-def _classification(part: Predictions, splits: Splits) -> Scalars:
+def _classification(part: Predictions, splits: Splits) -> Row:
     classes = splits.num_classes
     logits, labels = part.logits.astype(np.float64), part.targets
     guess = logits.argmax(axis=1)
@@ -116,7 +103,7 @@ def _classification(part: Predictions, splits: Splits) -> Scalars:
     return found
 
 
-def _regression(part: Predictions, splits: Splits) -> Scalars:
+def _regression(part: Predictions, splits: Splits) -> Row:
     """Errors in the units of the data."""
     guess, truth = (
         x.astype(np.float64) * splits.target_std + splits.target_mean
@@ -132,7 +119,7 @@ def _regression(part: Predictions, splits: Splits) -> Scalars:
     return found
 
 
-def _errors(errors: metrics.RegressionErrors, prefix: str) -> Scalars:
+def _errors(errors: metrics.RegressionErrors, prefix: str) -> Row:
     return {
         f"{prefix}{name}": getattr(errors, name)
         for name in ("mae", "rmse", "geometric_mean")
@@ -147,7 +134,7 @@ def _target_shots(targets: np.ndarray, splits: Splits) -> metrics.Shots:
     )
 
 
-def _geometry(part: Predictions, splits: Splits) -> Scalars:
+def _geometry(part: Predictions, splits: Splits) -> Row:
     h, y, classes = part.embeddings, part.targets, splits.num_classes
     tightness = metrics.tightness(h, y, classes)
     cosines = metrics.cosine_statistics(h, y, classes)
@@ -170,7 +157,8 @@ def _tau(val: Predictions | None, splits: Splits, method: MethodConfig) -> float
             "post_hoc_tau must be given where there is no validation set to choose it "
             "on, got None."
         )
-    tau, _ = _search(val.logits, val.targets, _priors(splits), mode=method.post_hoc)
+    priors = class_priors(splits.class_counts)
+    tau, _ = _search(val.logits, val.targets, priors, mode=method.post_hoc)
     return float(tau)
 
 
@@ -179,10 +167,5 @@ def _search(logits, labels, priors, *, mode):
     return heads.search_tau(logits, labels, priors, _TAUS, mode=mode)
 
 
-def _priors(splits: Splits) -> np.ndarray:
-    counts = np.maximum(splits.class_counts, 1).astype(np.float32)
-    return counts / counts.sum()
-
-
-def _prefixed(found: dict[str, Scalars]) -> Scalars:
+def _prefixed(found: dict[str, Row]) -> Row:
     return {f"{k}/{name}": v for k, part in found.items() for name, v in part.items()}

@@ -9,13 +9,16 @@ from matplotlib import image
 
 from experiments import configs, report, train
 from experiments.methods import Absgd, MethodConfig, SymmetricCrossEntropy
-from experiments.records import logs
+from experiments.records import files
 from experiments.records import runs as records
-from experiments.reporting import figures as report_plots
+from experiments.records.folder import RunFolder
+from experiments.reporting import groups, numbers, series
 
 EPOCHS, CLASSES = 6, 10
 COUNTS = [500, 300, 200, 120, 80, 50, 30, 18, 10, 5]
-ABSGD_ON_SCE = logs.plain(MethodConfig(loss=SymmetricCrossEntropy(), weighting=Absgd()))
+ABSGD_ON_SCE = files.plain(
+    MethodConfig(loss=SymmetricCrossEntropy(), weighting=Absgd())
+)
 CLASSIFICATION = {"learning", "losses", "frequency", "reliability", "tightness"}
 
 
@@ -31,14 +34,14 @@ def make_run(
     **changes,
 ):
     """A run folder as training leaves it; accuracies by epoch."""
-    config = logs.plain(configs.PRESETS[preset].config) | {
+    config = files.plain(configs.PRESETS[preset].config) | {
         "seed": seed,
         "epochs": EPOCHS,
     }
     for name, value in changes.items():
         part, _, field = name.partition("__")
         config[part] = config[part] | {field: value} if field else value
-    folder = logs.RunFolder(path, True)
+    folder = RunFolder(path, True)
     regression = config["method"]["loss"]["name"] == "mse"
     facts = {
         "preset": preset,
@@ -69,8 +72,8 @@ def make_run(
             if split == "val" and val is None:
                 continue
             if regression:
-                row |= {f"{split}/{e}": 10 * value for e in report._ERRORS}
-                row |= {f"{split}/few_{e}": 20 * value for e in report._ERRORS}
+                row |= {f"{split}/{e}": 10 * value for e in numbers.ERRORS}
+                row |= {f"{split}/few_{e}": 20 * value for e in numbers.ERRORS}
             else:
                 row |= {"weights/unchanged_labels": 2.5, "weights/changed_labels": 1.0}
                 row |= {f"{split}/{k}": value for k in ("accuracy", "ece", "loss")}
@@ -79,7 +82,7 @@ def make_run(
                 row[f"{split}/per_class_accuracy"] = [value] * classes
         rows.append(row)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
-    logs.write_text(path / "metrics.jsonl", lines)
+    files.write_text(path / "metrics.jsonl", lines)
     if finished:
         rng = np.random.default_rng(seed)
         labels = np.arange(6 * classes) % classes
@@ -102,7 +105,7 @@ def export_weights(path):
     arrays = {"indices": np.arange(8) + 100, "weights": weights, "changed": changed}
     labels = np.arange(8) % 4
     arrays |= {"labels": labels, "clean_labels": np.where(changed, 9, labels)}
-    logs.write_npz(path / "weights.npz", arrays)
+    files.write_npz(path / "example_weights.npz", arrays)
 
 
 def run_report(out, *paths):
@@ -114,7 +117,7 @@ def run_report(out, *paths):
 
 def groups_of(*paths):
     runs = [run for path in paths for run in records.read_runs(path)]
-    sections, notes = records.arrange(runs)
+    sections, notes = groups.arrange(runs)
     return [group for section in sections for group in section.groups], notes
 
 
@@ -162,7 +165,7 @@ def test_pictures_of_every_kind(tmp_path):
     (section,) = contents["sections"]
     assert section["title"] == "CIFAR-10, 40 % uniform label noise"
     assert [m["label"] for m in section["methods"]] == ["CE", "GDW"]
-    expected = CLASSIFICATION | {"weights", "labels", "suspects"}
+    expected = CLASSIFICATION | {"weights", "labels", "detection"}
     assert {name.rpartition("-")[2] for name in section["pictures"]} == {
         f"{name}.png" for name in expected
     }
@@ -177,7 +180,7 @@ def test_pictures_of_every_kind(tmp_path):
 
 def test_many_classes_are_grouped(tmp_path):
     counts = np.linspace(500, 5, 100).astype(int).tolist()
-    parts, names = report_plots.class_parts(counts)
+    parts, names = series.class_parts(counts)
     assert [len(part) for part in parts] == [10] * 10
     assert names[0] == "500-455"
     make_run(tmp_path / "a", preset="gdw-cifar10-unif40", counts=counts)
@@ -256,7 +259,7 @@ def test_different_splits_are_noted(tmp_path):
     make_run(tmp_path / "a")
     path = make_run(tmp_path / "b", preset="gdw-cifar10-unif40-small")
     facts = json.loads((path / "config.json").read_text()) | {"digest": "e" * 64}
-    logs.write_json(path / "config.json", facts)
+    files.write_json(path / "config.json", facts)
     _, notes = groups_of(tmp_path)
     assert any("not all methods had the same split" in note for note in notes)
 
@@ -288,7 +291,7 @@ def test_second_stages_of_different_first_ones_are_repetitions(tmp_path):
 def test_ranking_by_weight(tmp_path):
     path = make_run(tmp_path / "a")
     export_weights(path)
-    order, found = report_plots.ranking(records.read_runs(path)[0])
+    order, found = series.ranking(records.read_runs(path)[0])
     assert order[:3].tolist() == [2, 0, 5]
     assert order[-1] == 6
     np.testing.assert_allclose(found, [0, 0.25, 0.5, 0.75, 0.75, 0.75, 0.75, 0.75, 1])
@@ -300,7 +303,7 @@ def test_probabilities_are_of_adjusted_logits(tmp_path):
     priors = np.asarray(COUNTS) / sum(COUNTS)
     powers = np.exp(run.final["test_logits"] - np.log(priors))
     expected = powers / powers.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(report_plots._probabilities(run), expected, rtol=1e-4)
+    np.testing.assert_allclose(series.probabilities(run), expected, rtol=1e-4)
 
 
 def _break(path, name, content):

@@ -78,7 +78,7 @@ def rows(folder):
     return [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def weights(folder, name="last.npz"):
+def arrays(folder, name="last.npz"):
     return dict(np.load(folder / name))
 
 
@@ -125,7 +125,7 @@ def test_run_folder_says_what_ran(tmp_path, capsys):
     assert re.fullmatch(r"[0-9a-f]{64}", facts["digest"])
     splits = np.load(tmp_path / "splits.npz")
     assert set(splits) == {"train", "val", "test", "meta"}
-    exported = np.load(tmp_path / "weights.npz")
+    exported = np.load(tmp_path / "example_weights.npz")
     seen = ~np.isnan(exported["weights"])
     assert seen.sum() == 2 * 208
     np.testing.assert_allclose(exported["weights"][seen], 1.0, rtol=1e-5)
@@ -137,9 +137,9 @@ def test_run_folder_says_what_ran(tmp_path, capsys):
 
 def test_same_command_again_changes_nothing(tmp_path):
     assert run(tmp_path, "smoke", *TINY) == 0
-    before = weights(tmp_path), rows(tmp_path)
+    before = arrays(tmp_path), rows(tmp_path)
     assert run(tmp_path, "smoke", *TINY) == 0
-    assert_same(weights(tmp_path), before[0])
+    assert_same(arrays(tmp_path), before[0])
     assert rows(tmp_path) == before[1]
 
 
@@ -195,7 +195,7 @@ def test_blocks_and_single_steps_agree(tmp_path):
     assert run(tmp_path / "scan", *settings) == 0
     assert run(tmp_path / "steps", *settings, "--scan", "False") == 0
     assert_same(
-        weights(tmp_path / "scan"), weights(tmp_path / "steps"), rtol=1e-4, atol=1e-6
+        arrays(tmp_path / "scan"), arrays(tmp_path / "steps"), rtol=1e-4, atol=1e-6
     )
 
 
@@ -204,13 +204,13 @@ def test_seeds_side_by_side_are_the_single_runs(tmp_path):
     assert run(tmp_path / "both", *settings, "--seed", "3", "--seeds", "2") == 0
     assert run(tmp_path / "one", *settings, "--seed", "4") == 0
     assert_same(
-        weights(tmp_path / "both" / "seed4"),
-        weights(tmp_path / "one"),
+        arrays(tmp_path / "both" / "seed4"),
+        arrays(tmp_path / "one"),
         rtol=1e-4,
         atol=1e-5,
     )
-    first = weights(tmp_path / "both" / "seed3")
-    second = weights(tmp_path / "both" / "seed4")
+    first = arrays(tmp_path / "both" / "seed3")
+    second = arrays(tmp_path / "both" / "seed4")
     assert any(not np.allclose(first[k], second[k]) for k in first)
     facts = json.loads((tmp_path / "both" / "seed4" / "config.json").read_text())
     assert facts["seed"] == 4
@@ -232,7 +232,7 @@ def test_eight_devices_give_the_numbers_of_one(settings, tmp_path):
     settings = (*DIGITS, "--batch-size", "240", "--meta-batch-size", "48", *settings)
     assert run(tmp_path / "1", *settings) == 0
     assert run(tmp_path / "8", *settings, devices=8) == 0
-    assert_same(weights(tmp_path / "8"), weights(tmp_path / "1"), rtol=1e-3, atol=1e-5)
+    assert_same(arrays(tmp_path / "8"), arrays(tmp_path / "1"), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", [(), ("--method.weighting", "gradtail")])
@@ -256,7 +256,10 @@ def test_classifier_alone_is_trained_again(tmp_path):
         *("--init-from", str(tmp_path / "1" / "best.npz")),
     )
     assert run(tmp_path / "2", *settings) == 0
-    before, after = weights(tmp_path / "1", "best.npz"), weights(tmp_path / "2")
+    before, after = (
+        arrays(tmp_path / "1", "best.npz"),
+        arrays(tmp_path / "2"),
+    )
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert changed == {"head.kernel", "head.bias"}
     start = np.linalg.norm(before["head.kernel"], axis=0)
@@ -284,7 +287,7 @@ def test_streamed_images_train_and_resume(tmp_path):
     checkpoints = tmp_path / "parts" / "checkpoints"
     (checkpoints / str(2 * steps) / "_CHECKPOINT_METADATA").unlink()
     assert run(tmp_path / "parts", *settings) == 0
-    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert_same(arrays(tmp_path / "whole"), arrays(tmp_path / "parts"))
 
 
 def test_a_prepared_tfds_directory_trains(tmp_path):
@@ -362,10 +365,10 @@ def kill_and_resume(tmp_path, settings, signals, rng, compiled=None):
         assert reached < last
     output = finish(start(tmp_path / "killed", *settings, compiled=compiled))
     assert "continues at epoch" in output
-    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    assert_same(arrays(tmp_path / "whole"), arrays(tmp_path / "killed"))
     assert_same(
-        weights(tmp_path / "whole", "best.npz"),
-        weights(tmp_path / "killed", "best.npz"),
+        arrays(tmp_path / "whole", "best.npz"),
+        arrays(tmp_path / "killed", "best.npz"),
     )
     assert without_times(rows(tmp_path / "whole")) == without_times(
         rows(tmp_path / "killed")
@@ -406,7 +409,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, compiled):
         finish(process)
     assert run(tmp_path / "one", *settings) == 0
     assert_same(
-        weights(tmp_path / "two"), weights(tmp_path / "one"), rtol=1e-3, atol=1e-5
+        arrays(tmp_path / "two"), arrays(tmp_path / "one"), rtol=1e-3, atol=1e-5
     )
     (two,), (one,) = rows(tmp_path / "two"), rows(tmp_path / "one")
     np.testing.assert_allclose(two["train/loss"], one["train/loss"], rtol=1e-4)
@@ -443,4 +446,4 @@ def test_own_network_and_own_data(tmp_path):
     )
     machine = train.Machine(devices=1, progress=False)
     assert train.train(config, machine, tmp_path, splits=splits, make=Net) == 0
-    assert weights(tmp_path)["hidden.kernel"].shape == (64, 5)
+    assert arrays(tmp_path)["hidden.kernel"].shape == (64, 5)

@@ -1,5 +1,8 @@
 """Checkpoints round-trip exactly, and half-written ones are never used."""
 
+import gc
+import re
+import time
 from typing import NamedTuple
 
 import jax
@@ -9,6 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.training.checkpoint import Checkpoints
+from experiments.training.errors import RunError
 
 
 class State(NamedTuple):
@@ -86,6 +90,74 @@ def test_half_written_checkpoint_is_passed_over(tmp_path, missing):
     second.save(2, state(2.5), {"epoch": 2}, score=0.0)
     second.wait()
     equal(second.restore(state(0.0))[0], state(2.5))
+    second.close()
+
+
+def truncate(folder):
+    """Damages the arrays of a committed checkpoint: every data file ends early."""
+    files = [
+        p for p in (folder / "state").rglob("*") if "/d/" in str(p) and p.is_file()
+    ]
+    assert files
+    for path in files:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+# When one array fails, those still being read report to an event loop that is gone.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture
+def late_readers():
+    """Waits for them, so that they do not report within another test."""
+    yield
+    time.sleep(1.0)
+    gc.collect()
+
+
+@pytest.mark.usefixtures("late_readers")
+@pytest.mark.parametrize("part", ["arrays", "host"])
+def test_damaged_checkpoint_is_replaced_by_the_one_before(tmp_path, part):
+    first = Checkpoints(tmp_path)
+    for step in (1, 2):
+        first.save(step, state(step), {"epoch": step}, score=0.0)
+    first.close()
+    if part == "arrays":
+        truncate(tmp_path / "2")
+    else:
+        (path,) = (p for p in (tmp_path / "2" / "host").rglob("metadata"))
+        path.write_text(path.read_text()[:5])
+    said = []
+    second = Checkpoints(tmp_path, said.append)
+    restored, host = second.restore(state(0.0))
+    equal(restored, state(1.0))
+    assert host == {"epoch": 1}
+    assert len(said) == 1
+    assert re.search(
+        "step 2 cannot be read .* since the one before it are rep", said[0]
+    )
+    second.save(2, state(2.5), {"epoch": 2}, score=0.0)  # the repeated step
+    second.wait()
+    equal(second.restore(state(0.0))[0], state(2.5))
+    second.close()
+
+
+@pytest.mark.usefixtures("late_readers")
+def test_no_checkpoint_that_can_be_read_is_an_error(tmp_path):
+    first = Checkpoints(tmp_path)
+    for step in (1, 2):
+        first.save(step, state(step), {}, score=0.0)
+    first.close()
+    for step in (1, 2):
+        truncate(tmp_path / str(step))
+    second = Checkpoints(tmp_path, lambda text: None)
+    with pytest.raises(RunError, match=r"none of the checkpoints in .* can be read"):
+        second.restore(state(0.0))
+    assert second.restore_best(state(0.0)) is None
+    # Nothing is deleted, since it may be the template that does not fit.
+    assert {"1", "2"} <= {p.name for p in tmp_path.iterdir()}
     second.close()
 
 

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.training import program
+from experiments.training import batches
 
 
 def _turned(image, degrees, count=40):
     keys = jax.random.split(jax.random.key(0), count)
     return jax.jit(
-        jax.vmap(lambda key: program._rotated(key, jnp.asarray(image), degrees))
+        jax.vmap(lambda key: batches._rotated(key, jnp.asarray(image), degrees))
     )(keys)
 
 

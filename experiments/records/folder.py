@@ -1,27 +1,22 @@
-"""What a run leaves behind for people: a folder of records, and lines on the screen.
+"""What a run leaves behind: a folder of records.
 
 A run folder holds ``config.json`` (settings, versions, device, commit, digest of the
 split), ``splits.npz`` (source index of every example), ``metrics.jsonl`` (one object
 per epoch), ``tensorboard/`` and, once it is done, ``summary.json``, ``final.npz``
-(outputs on the test set) and the weights, ``last.npz`` and ``best.npz``.
+(outputs on the test set), the model's parameters (``last.npz`` and
+``best.npz``) and, where asked for, ``example_weights.npz``.
 """
 
-import dataclasses
-import importlib.metadata
 import json
-import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-Row = dict[str, Any]
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+from experiments.records.epochs import Row
+from experiments.records.files import write_json, write_npz, write_text
 
 
 class RunFolder:
@@ -80,66 +75,3 @@ class RunFolder:
                 known = np.asarray([v for v in value if v is not None])
                 self._tensorboard.add_histogram(name, known, row["epoch"])
         self._tensorboard.flush()
-
-
-def environment() -> dict[str, Any]:
-    """Versions, device and commit of this process."""
-    device = jax.devices()[0]
-    return {
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": jax.device_count(),
-            "processes": jax.process_count(),
-            "cpu_cores": os.cpu_count(),
-        },
-        "commit": _commit(),
-    }
-
-
-def plain(value: Any) -> Any:
-    """A dataclass as JSON has it; ``name`` says which of several kinds a part is."""
-    if dataclasses.is_dataclass(value):
-        name = {"name": value.name} if hasattr(value, "name") else {}
-        fields = (field.name for field in dataclasses.fields(value))
-        return name | {field: plain(getattr(value, field)) for field in fields}
-    return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Replaces a file by JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replaces a file by arrays, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        np.savez(file, **arrays)
-    partial.replace(path)
-
-
-def _commit() -> str | None:
-    """The commit that runs, with ``+`` if files differ from it."""
-    root = Path(__file__).parent
-
-    def git(*args):
-        return subprocess.run(
-            ["git", *args], cwd=root, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -1,0 +1,50 @@
+"""Files that are replaced whole or not at all, and settings as JSON has them."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as JSON has it; ``name`` says which of several kinds a part is."""
+    if dataclasses.is_dataclass(value):
+        name = {"name": value.name} if hasattr(value, "name") else {}
+        fields = (field.name for field in dataclasses.fields(value))
+        return name | {field: plain(getattr(value, field)) for field in fields}
+    return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replaces a file by JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replaces a file by arrays, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        np.savez(file, **arrays)
+    partial.replace(path)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by path, such as ``method.loss.tau``."""
+    found = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
