@@ -8,6 +8,7 @@ on disk, so a kill at any moment leaves the previous one in force.
 
 import contextlib
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
@@ -35,9 +36,8 @@ class Checkpoints:
     def __init__(self, folder: PathLike | str, say: Callable[[str], None] = print):
         """Opens the folder; ``say`` is told of checkpoints that cannot be read."""
         self._say = say
-        # What goes wrong in the background is raised again by the next call.
-        threading.excepthook = _excepthook
-        logging.getLogger("absl").addFilter(_is_news)
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(_quiet_background())
         self._folder = epath.Path(folder).absolute()  # Orbax takes no relative paths
         policy = ocp.checkpoint_managers
         self._manager = ocp.CheckpointManager(
@@ -131,8 +131,7 @@ class Checkpoints:
         """Waits, then ends background work."""
         with self._writing():
             self._manager.close()
-        threading.excepthook = threading.__excepthook__
-        logging.getLogger("absl").removeFilter(_is_news)
+        self._quiet.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -193,15 +192,31 @@ def _brief(error: Exception) -> str:
     return text if len(text) <= 160 else f"... {text[-160:]}"
 
 
-def _excepthook(args: threading.ExceptHookArgs) -> None:
-    """Says nothing of threads that write checkpoints."""
-    if args.thread is None or "orbax" not in type(args.thread).__module__:
-        threading.__excepthook__(args)
+@contextlib.contextmanager
+def _quiet_background() -> Iterator[None]:
+    """Prints nothing of errors in the background: the next call raises them again."""
+    unraisable, excepthook = sys.unraisablehook, threading.excepthook
+    absl = logging.getLogger("absl")
 
+    def is_news(record):
+        return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Says nothing of errors in writing checkpoints."""
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname
+    def thread_failed(args):
+        if args.thread is None or "orbax" not in type(args.thread).__module__:
+            excepthook(args)
+
+    def ignored(args):
+        # When one array fails, the others report to an event loop that is gone.
+        if "Event loop is closed" not in str(args.exc_value):
+            unraisable(args)
+
+    sys.unraisablehook, threading.excepthook = ignored, thread_failed
+    absl.addFilter(is_news)
+    try:
+        yield
+    finally:
+        sys.unraisablehook, threading.excepthook = unraisable, excepthook
+        absl.removeFilter(is_news)
 
 
 def _score(metrics: Mapping[str, float]) -> float:
