@@ -123,7 +123,7 @@ def functional(model: nnx.Module) -> tuple[Apply, nnx.State, nnx.State]:
         init = lambda key: functional(make_model(..., rngs=nnx.Rngs(key)))[1:]
         params, rest = jax.vmap(init)(jax.random.split(key, num_seeds))
     """
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
     return Apply(graphdef), params, rest
 
 
@@ -160,8 +160,9 @@ class Head(nnx.Module):
     def __init__(
         self, config: ModelConfig, features: int, outputs: int, rngs: nnx.Rngs
     ):
-        self.cosine_scale = config.cosine_scale if config.head == "cosine" else None
+        self.cosine_scale = config.cosine_scale
         self.tau = config.normalize_logits
+        self.kernel: nnx.Variable[jax.Array]
         if config.head == "etf":
             self.kernel = Fixed(heads.simplex_etf(rngs.params(), outputs, features).T)
         else:
@@ -233,6 +234,7 @@ class ConvNorm(nnx.Module):
             rngs=rngs,
         )
         # In float32 whatever the activations are; XLA fuses the casts.
+        self.norm: nnx.BatchNorm | nnx.GroupNorm
         if norm == "batch":
             self.norm = nnx.BatchNorm(
                 outputs, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs
@@ -276,7 +278,7 @@ class Residual(nnx.Module):
             shapes = [(width, 1, 1), (width, 3, stride), (4 * width, 1, 1)]
         else:
             shapes = [(width, 3, stride), (width, 3, 1)]
-        self.layers = nnx.List()
+        self.layers: nnx.List[ConvNorm] = nnx.List()
         channels = inputs
         for outputs, kernel, layer_stride in shapes:
             self.layers.append(
@@ -350,7 +352,7 @@ class ResNet(nnx.Module):
             inputs, width, stem.kernel, stem.stride, padding=stem.padding, **kwargs
         )
         self.pool = stem.pool
-        self.blocks = nnx.List()
+        self.blocks: nnx.List[Any] = nnx.List()
         channels = width
         for stage, count in enumerate(spec.blocks):
             for i in range(count):
@@ -451,7 +453,7 @@ def _layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 def _backbone(
     config: ModelConfig, input_shape: tuple[int, ...], rngs: nnx.Rngs
-) -> nnx.Module:
+) -> Any:  # a module with ``features``, the size of its embeddings
     """The network up to its embeddings."""
     dtype = jnp.dtype(config.dtype)
     if config.name == "mlp":

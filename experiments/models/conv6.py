@@ -21,7 +21,7 @@ class Conv6(nnx.Module):
                 "input_shape must be square, of 8 pixels or more, for conv6, "
                 f"got {input_shape}."
             )
-        self.layers = nnx.List()
+        self.layers: nnx.List[ConvNorm] = nnx.List()
         for outputs in (width, 2 * width, 3 * width + width // 16):
             self.layers.append(ConvNorm(channels, outputs, 3, **kwargs))
             self.layers.append(ConvNorm(outputs, outputs, 3, **kwargs))

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_CPU_OPTIONS = {
+_CPU_OPTIONS: dict[str, str | bool] = {
     "xla_disable_hlo_passes": "cse_barrier_expander",
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
@@ -35,7 +35,7 @@ def fence(x: jax.Array) -> jax.Array:
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, str | bool]:
     """Options for `jax.jit` that suit the default device; often none."""
     if jax.default_backend() != "cpu" or not _accepted(_CPU_OPTIONS):
         return {}
@@ -47,7 +47,7 @@ def jit(fun: Callable[..., Any], **kwargs: Any) -> jax.stages.Wrapped:
     return jax.jit(fun, compiler_options=compiler_options(), **kwargs)
 
 
-def _accepted(options: dict[str, str]) -> bool:
+def _accepted(options: dict[str, str | bool]) -> bool:
     """Whether the compiler takes these options."""
     lowered = jax.jit(jnp.negative).lower(jnp.zeros(()))
     try:

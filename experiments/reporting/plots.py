@@ -9,6 +9,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -31,7 +32,7 @@ _METHODS = (
     *("CE + clean set", "Class-balanced CE", "Logit adjustment"),
 )
 _KNOWN = {"CE": GREY, "MSE": GREY, **dict(zip(_METHODS, _COLORS, strict=True))}
-_STYLE = {
+_STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -70,7 +71,7 @@ def summary(
         ax = figure.subplots()
         for row, label in enumerate(order):
             own = np.asarray(values[label])
-            style = {"color": color(label), "zorder": 3}
+            style: dict[str, Any] = {"color": color(label), "zorder": 3}
             ax.plot(own, np.full(own.size, row - 0.2), "o", ms=3.5, alpha=0.5, **style)
             ax.errorbar(
                 own.mean(), row + 0.1, xerr=std(own), fmt="o", ms=8, lw=2.5, **style
@@ -242,17 +243,17 @@ def panels(
 
 
 def band(
-    ax: Axes, x: np.ndarray, values: np.ndarray, label: str, *, log=False, **style
+    ax: Axes, x: np.ndarray, values: np.ndarray, label: str, *, log=False, **style: Any
 ) -> None:
     """Mean over the first axis with a band of one standard deviation."""
-    style = {"color": color(label), "lw": 1.8} | style
+    line: dict[str, Any] = {"color": color(label), "lw": 1.8, **style}
     values = np.log(np.maximum(values, 1e-8)) if log else values
     mean, spread = values.mean(0), std(values)
     low, high = mean - spread, mean + spread
     if log:
         mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
-    ax.fill_between(x, low, high, color=style["color"], alpha=0.18, lw=0)
-    ax.plot(x, mean, **style)
+    ax.fill_between(x, low, high, color=line["color"], alpha=0.18, lw=0)
+    ax.plot(x, mean, **line)
 
 
 def std(values: np.ndarray) -> np.ndarray:
@@ -264,7 +265,8 @@ def outer_labels(ax: Axes, xlabel: str, ylabel: str) -> None:
     """Axis labels at the rim only, where the tick labels are; epochs are whole."""
     if ax.xaxis.get_tick_params().get("labelbottom", True):
         ax.set_xlabel(xlabel)
-    if ax.get_subplotspec().is_first_col():
+    place = ax.get_subplotspec()
+    if place is None or place.is_first_col():
         ax.set_ylabel(ylabel)
     if xlabel == "epoch":
         ax.xaxis.set_major_locator(
@@ -277,7 +279,7 @@ def log_axis(ax: Axes) -> None:
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     if high < 4 * low:
-        locator = matplotlib.ticker.MaxNLocator(5)
+        locator: matplotlib.ticker.Locator = matplotlib.ticker.MaxNLocator(5)
     else:
         steps = (1, 2, 5) if high < 1e3 * low else (1,)
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
