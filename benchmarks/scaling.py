@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks import steps
 from benchmarks.models import NUM_CLASSES, SPECS, Spec, make_batch
 from benchmarks.timing import compile_step
-from experiments.training.program import make_mesh
+from experiments.training.devices import make_mesh
 
 DEVICE_COUNTS = (1, 2, 4, 8)
 
