@@ -2,13 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from experiments.configs.settings import TrainConfig
 from experiments.methods import Absgd, ClassBalanced, Ldam
 from experiments.methods import TruncatedGeneralizedCrossEntropy as TruncatedGce
-
-_Part = TypeVar("_Part")
 
 
 class Published(NamedTuple):
@@ -71,7 +69,7 @@ def small(preset: Preset) -> Preset:
     return Preset(twin, f"{preset.about}; small")
 
 
-def _delayed(part: _Part, scaled: Callable[[int], int]) -> _Part:
+def _delayed(part: Any, scaled: Callable[[int], int]) -> Any:
     """A loss or weighting with its first epoch scaled, if it has one."""
     if isinstance(part, (Absgd, ClassBalanced, Ldam, TruncatedGce)):
         return dataclasses.replace(part, start_epoch=scaled(part.start_epoch))

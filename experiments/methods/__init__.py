@@ -14,6 +14,7 @@ from experiments.methods.losses import (
     GeneralizedCrossEntropy as GeneralizedCrossEntropy,
 )
 from experiments.methods.losses import Huber as Huber
+from experiments.methods.losses import InverseDensity as InverseDensity
 from experiments.methods.losses import Ldam as Ldam
 from experiments.methods.losses import LogitAdjusted as LogitAdjusted
 from experiments.methods.losses import Loss as Loss

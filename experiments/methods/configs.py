@@ -16,7 +16,13 @@ import jax.numpy as jnp
 import optax
 
 import ltjax
-from experiments.methods.losses import CrossEntropy, Huber, Loss, SquaredError
+from experiments.methods.losses import (
+    CrossEntropy,
+    Huber,
+    InverseDensity,
+    Loss,
+    SquaredError,
+)
 from experiments.methods.weightings import NoWeighting, Weighting
 from experiments.models.parameters import classifier_mask, kernel_mask
 
@@ -65,7 +71,7 @@ class MethodConfig:
     @property
     def is_regression(self) -> bool:
         """Whether targets are numbers rather than classes."""
-        return isinstance(self.loss, (SquaredError, Huber))
+        return isinstance(self.loss, (SquaredError, InverseDensity, Huber))
 
     @property
     def has_feature_penalty(self) -> bool:

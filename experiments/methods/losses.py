@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from experiments.methods.density import inverse_density
 from ltjax import losses
 
 LossFn = Callable[[Any, jax.Array, Any], jax.Array]
@@ -26,6 +28,7 @@ class Context(NamedTuple):
     class_counts: jax.Array | None  # [C], float, at least 1; None in regression
     learning_rate: optax.Schedule
     steps_per_epoch: int
+    targets: np.ndarray | None = None  # [N] of training; None where they are classes
 
     @property
     def class_priors(self) -> jax.Array:
@@ -271,6 +274,32 @@ class Huber(_Loss):
         return optax.huber_loss(outputs.logits[:, 0], targets, delta=self.delta)
 
 
+@_config
+class InverseDensity(_Loss):
+    """Squared error times a power of the inverse density of the target."""
+
+    name = "inverse_density"
+    label = "Inverse density"
+
+    power: float = 1.0
+    """0 is plain squared error, 0.5 the inverse root."""
+    bins: int = 100
+    """Of the histogram of training targets."""
+    smoothing: float = 2.0
+    """Standard deviation of the kernel over it, in bins."""
+
+    def build(self, context: Context) -> LossFn:
+        """The loss as a function; needs the training targets."""
+        if context.targets is None:
+            raise ValueError(f"targets must be given with loss={self.name!r}.")
+        return super().build(context)
+
+    def _losses(self, context, outputs, targets, state):
+        table = inverse_density(context.targets, **arguments(self))
+        weights = jnp.interp(targets, *table)
+        return weights * jnp.square(outputs.logits[:, 0] - targets)
+
+
 Loss = (
     CrossEntropy
     | ClassBalanced
@@ -283,5 +312,6 @@ Loss = (
     | TruncatedGeneralizedCrossEntropy
     | Elm
     | SquaredError
+    | InverseDensity
     | Huber
 )

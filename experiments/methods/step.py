@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import ltjax
@@ -52,6 +53,7 @@ def make_method(
     epochs: int,
     steps_per_epoch: int,
     class_counts: jax.Array | None = None,
+    targets: np.ndarray | None = None,
     linearize: Callable[..., tuple[Any, ...]] = ltjax.linearize,
 ) -> "Method":
     """Binds a method and an optimiser to a model.
@@ -63,6 +65,8 @@ def make_method(
       epochs: length of the run, for the schedule.
       steps_per_epoch: steps after which the learning rate changes.
       class_counts: ``[C]`` counts of the training labels; None in regression.
+      targets: ``[N]`` of training, for losses that look at their density; None where
+        targets are classes.
       linearize: in place of `ltjax.linearize`, to choose how products are computed.
     """
     if config.is_regression != (class_counts is None):
@@ -73,7 +77,7 @@ def make_method(
     if class_counts is not None:
         class_counts = jnp.maximum(jnp.asarray(class_counts, jnp.float32), 1.0)
     schedule = optimizer.learning_rates(epochs=epochs, steps_per_epoch=steps_per_epoch)
-    context = Context(class_counts, schedule, steps_per_epoch)
+    context = Context(class_counts, schedule, steps_per_epoch, targets)
     return Method(
         config=config,
         apply=apply,

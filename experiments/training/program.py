@@ -85,6 +85,7 @@ class Program:
             epochs=config.epochs,
             steps_per_epoch=self.steps_per_epoch,
             class_counts=splits.class_counts,
+            targets=splits.train.targets if splits.num_classes is None else None,
         )
         self._compile(fsdp)
 

@@ -8,6 +8,7 @@ from experiments.datasets import DataConfig
 from experiments.methods import (
     Absgd,
     GradTail,
+    InverseDensity,
     MethodConfig,
     OptimizerConfig,
     SquaredError,
@@ -32,12 +33,21 @@ def _regression(
 
 
 _UNIFORM = MethodConfig(loss=SquaredError())
+_INVERSE_DENSITY = MethodConfig(loss=InverseDensity(power=1.0))
+_INVERSE_ROOT = MethodConfig(loss=InverseDensity(power=0.5))
 _ABSGD = MethodConfig(loss=SquaredError(), weighting=Absgd(temperature=2.0))
 _GRADTAIL = MethodConfig(loss=SquaredError(), weighting=GradTail(z_score=True))
 
 PRESETS: dict[str, Preset] = {
     "evidence-regression-california-uniform": Preset(
         _regression("california", _UNIFORM), "squared error"
+    ),
+    "evidence-regression-california-inverse-density": Preset(
+        _regression("california", _INVERSE_DENSITY), "squared error by inverse density"
+    ),
+    "evidence-regression-california-inverse-root": Preset(
+        _regression("california", _INVERSE_ROOT),
+        "squared error by the inverse root of density",
     ),
     "evidence-regression-california-absgd": Preset(
         _regression("california", _ABSGD), "ABSGD, temperature 2"
@@ -48,6 +58,13 @@ PRESETS: dict[str, Preset] = {
     "evidence-regression-abalone-uniform": Preset(
         _regression("abalone", _UNIFORM), "squared error"
     ),
+    "evidence-regression-abalone-inverse-density": Preset(
+        _regression("abalone", _INVERSE_DENSITY), "squared error by inverse density"
+    ),
+    "evidence-regression-abalone-inverse-root": Preset(
+        _regression("abalone", _INVERSE_ROOT),
+        "squared error by the inverse root of density",
+    ),
     "evidence-regression-abalone-absgd": Preset(
         _regression("abalone", _ABSGD), "ABSGD, temperature 2"
     ),
@@ -56,6 +73,13 @@ PRESETS: dict[str, Preset] = {
     ),
     "evidence-regression-bike-uniform": Preset(
         _regression("bike", _UNIFORM), "squared error"
+    ),
+    "evidence-regression-bike-inverse-density": Preset(
+        _regression("bike", _INVERSE_DENSITY), "squared error by inverse density"
+    ),
+    "evidence-regression-bike-inverse-root": Preset(
+        _regression("bike", _INVERSE_ROOT),
+        "squared error by the inverse root of density",
     ),
     "evidence-regression-bike-absgd": Preset(
         _regression("bike", _ABSGD), "ABSGD, temperature 2"

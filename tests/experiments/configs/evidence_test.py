@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -86,6 +87,7 @@ def test_a_step_can_be_built(name):
         epochs=config.epochs,
         steps_per_epoch=10,
         class_counts=None if classes is None else jnp.arange(1, classes + 1),
+        targets=np.linspace(0, 1, 50) ** 2 if classes is None else None,
     )
     x = jnp.ones((8, 6))
     targets = jnp.zeros(8, jnp.int32 if classes else jnp.float32)
