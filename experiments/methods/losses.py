@@ -19,7 +19,6 @@ from experiments.methods.density import inverse_density
 from ltjax import losses
 
 LossFn = Callable[[Any, jax.Array, Any], jax.Array]
-_config = dataclasses.dataclass(frozen=True, kw_only=True)
 
 
 class Context(NamedTuple):
@@ -71,7 +70,7 @@ class _Loss:
         raise NotImplementedError
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CrossEntropy(_Loss):
     """Softmax cross-entropy."""
 
@@ -82,7 +81,7 @@ class CrossEntropy(_Loss):
         return cross_entropy(outputs.logits, targets)
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassBalanced(_Loss):
     """Cross-entropy times the class-balanced weight of the label."""
 
@@ -99,7 +98,7 @@ class ClassBalanced(_Loss):
         return weights[targets] * cross_entropy(outputs.logits, targets)
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LogitAdjusted(_Loss):
     """Cross-entropy on logits shifted by the class priors."""
 
@@ -115,7 +114,7 @@ class LogitAdjusted(_Loss):
         )
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BalancedSoftmax(_Loss):
     """Cross-entropy of a softmax that counts each class as often as it occurs."""
 
@@ -128,7 +127,7 @@ class BalancedSoftmax(_Loss):
         )
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Ldam(_Loss):
     """Cross-entropy with a margin that grows with rarity."""
 
@@ -153,7 +152,7 @@ class Ldam(_Loss):
         )
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Focal(_Loss):
     """Cross-entropy that fades as an example is learned."""
 
@@ -166,7 +165,7 @@ class Focal(_Loss):
         return losses.focal(outputs.logits, targets, gamma=self.gamma)
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SymmetricCrossEntropy(_Loss):
     """Cross-entropy plus reverse cross-entropy."""
 
@@ -184,7 +183,7 @@ class SymmetricCrossEntropy(_Loss):
         )
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneralizedCrossEntropy(_Loss):
     """A bridge from cross-entropy (q to 0) to the mean absolute error (q = 1)."""
 
@@ -197,7 +196,7 @@ class GeneralizedCrossEntropy(_Loss):
         return losses.generalized_cross_entropy(outputs.logits, targets, q=self.q)
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TruncatedGeneralizedCrossEntropy(_Loss):
     """GCE, from an epoch on constant where the label is less likely than ``k``."""
 
@@ -218,7 +217,7 @@ class TruncatedGeneralizedCrossEntropy(_Loss):
         )
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Elm(_Loss):
     """Margins between logits, and between embeddings."""
 
@@ -249,7 +248,7 @@ class Elm(_Loss):
         )
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SquaredError(_Loss):
     """Squared error of a single output, for regression."""
 
@@ -260,7 +259,7 @@ class SquaredError(_Loss):
         return jnp.square(outputs.logits[:, 0] - targets)
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Huber(_Loss):
     """Squared error near the target, absolute error beyond, for regression."""
 
@@ -274,7 +273,7 @@ class Huber(_Loss):
         return optax.huber_loss(outputs.logits[:, 0], targets, delta=self.delta)
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class InverseDensity(_Loss):
     """Squared error times a power of the inverse density of the target."""
 

@@ -16,8 +16,6 @@ import ltjax
 from experiments.methods.losses import Context, arguments
 from experiments.models.parameters import classifier_mask
 
-_config = dataclasses.dataclass(frozen=True, kw_only=True)
-
 
 class _Weighting:
     """What all weightings have."""
@@ -34,7 +32,7 @@ class _Weighting:
         raise NotImplementedError
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class NoWeighting(_Weighting):
     """Every example counts the same."""
 
@@ -48,7 +46,7 @@ class NoWeighting(_Weighting):
         )
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Absgd(_Weighting):
     """ABSGD: weights that grow exponentially with the loss."""
 
@@ -70,7 +68,7 @@ class Absgd(_Weighting):
         return ltjax.absgd(start_step=start_step, **arguments(self, "start_epoch"))
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GradTail(_Weighting):
     """GradTail: weights by how far a gradient leaves the prevailing one."""
 
@@ -118,7 +116,7 @@ class GradTail(_Weighting):
         )
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Gdw(_Weighting):
     """GDW: a clean meta set weights the gradient's flow through every logit."""
 
@@ -141,7 +139,7 @@ class Gdw(_Weighting):
         return _from_meta_set(self, context, key, level="class")
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MwNet(_Weighting):
     """MW-Net: a clean meta set trains a net that gives each loss a weight."""
 
@@ -160,7 +158,7 @@ class MwNet(_Weighting):
         return _from_meta_set(self, context, key, level="instance")
 
 
-@_config
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class L2rw(_Weighting):
     """L2RW: weights by how much an example's step lowers the loss of a clean batch."""
 

@@ -41,7 +41,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by path, such as ``method.loss.tau``."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{name}.")

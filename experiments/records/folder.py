@@ -25,7 +25,7 @@ class RunFolder:
     def __init__(self, path: Path, writes: bool):
         self.path = path
         self._writes = writes
-        self._tensorboard = None
+        self._tensorboard: Any = None
 
     def start(
         self, facts: Mapping[str, Any], indices: Mapping[str, np.ndarray]

@@ -90,7 +90,8 @@ class Checkpoints:
           RunError: if there are checkpoints and none of them can be read.
         """
         self._drop_incomplete()
-        damaged, problem = [], None
+        damaged: list[int] = []
+        problem = None
         for step in sorted(self._manager.all_steps(), reverse=True):
             found, problem = self._try_read(step, template)
             if found is not None:
