@@ -16,6 +16,7 @@ from ltjax.jacobian._jaxpr import (
     abstract,
     closed,
     is_inexact,
+    scan_sizes,
     trace,
 )
 from ltjax.jacobian._linearity import LINEAR, ZERO, linearity
@@ -38,10 +39,10 @@ def _cond(q: Question) -> list[Axis]:
 @rule("scan", mixed=True)
 def _scan(q: Question) -> list[Axis]:
     """Examples on an axis of the carry, or (`jax.lax.map`) on the axis scanned."""
-    params = q.params
-    if "num_consts" not in params:
+    params, sizes = q.params, scan_sizes(q.op)
+    if sizes is None:
         return q.all(SHARED)
-    consts, carried = params["num_consts"], params["num_carry"]
+    consts, carried = sizes
     body = closed(params["jaxpr"])
     carry, stacked = list(q.axes[:carried]), list(q.axes[carried:])
     if 0 in stacked:  # one example after the other

@@ -174,6 +174,16 @@ def bodies(op: Op) -> list[Program]:
     return [closed(p) for p in params if isinstance(p, kinds)]
 
 
+def scan_sizes(op: Op) -> tuple[int, int] | None:
+    """How many operands of a scan are constants, and how many are carried."""
+    if "num_consts" in op.params:
+        return op.params["num_consts"], op.params["num_carry"]
+    if "ft_in" not in op.params:
+        return None
+    consts, carry, _ = map(len, op.params["ft_in"].unpack())  # since jax 0.12
+    return consts, carry
+
+
 def nested(op: Op) -> Iterator[Op]:
     """The operation, and all that it holds at any depth."""
     yield op

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from ltjax.jacobian._constants import Constants
-from ltjax.jacobian._jaxpr import Op, Program, Value, bodies, is_inexact
+from ltjax.jacobian._jaxpr import (
+    Op,
+    Program,
+    Value,
+    bodies,
+    is_inexact,
+    scan_sizes,
+)
 from ltjax.jacobian._rules import ELEMENTWISE
 
 ZERO: Final = "zero"
@@ -72,8 +79,8 @@ def _results(op: Op, kinds: list[str]) -> list[str]:
     if op.name in ("custom_jvp_call", "checkpoint", "remat", "remat2"):
         (body,) = bodies(op)
         return _outputs(body, kinds)
-    if op.name == "scan" and "num_carry" in op.params:
-        return _scan(op, kinds)
+    if op.name == "scan" and (sizes := scan_sizes(op)):
+        return _scan(op, kinds, *sizes)
     return [_result(op, kinds)] * len(op.outputs)
 
 
@@ -87,14 +94,13 @@ def _constant(op: Op, kinds: list[str]) -> str:
     return ZERO if kept else CONSTANT
 
 
-def _scan(op: Op, kinds: list[str]) -> list[str]:
+def _scan(op: Op, kinds: list[str], consts: int, carried: int) -> list[str]:
     """Kinds of what a loop carries, joined until they stay as they are."""
     (body,) = bodies(op)
-    first = op.params["num_consts"]
-    last = first + op.params["num_carry"]
-    carry = kinds[first:last]
+    last = consts + carried
+    carry = kinds[consts:last]
     while True:
-        found = _outputs(body, [*kinds[:first], *carry, *kinds[last:]])
+        found = _outputs(body, [*kinds[:consts], *carry, *kinds[last:]])
         joined = [_join(a, b) for a, b in zip(carry, found, strict=False)]
         if joined == carry:
             return [*carry, *found[len(carry) :]]
