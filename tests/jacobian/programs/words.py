@@ -1,0 +1,73 @@
+"""Words that a random network is written in, and their other meanings.
+
+``each(layer, p, values, shared)`` does to every example what ``layer`` does to a batch
+of one; ``stat(x)`` is where examples meet; ``wrap(name, block, p, h)`` puts a block of
+both into control flow.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+from tests.jacobian.programs import rules
+
+
+def each(layer, p, values, shared=()):
+    return layer(p, *values, *shared)
+
+
+def each_with_copies(layer, p, values, shared=()):
+    """``layer`` of every example under parameters of its own."""
+
+    def one(p, *example):
+        return layer(p, *(x[None] for x in example), *shared)[0]
+
+    return jax.vmap(one)(p, *values)
+
+
+def _twice(f, p, h):
+    return f(p, f(p, h))
+
+
+def _once(f, p, h):
+    return f(p, h)
+
+
+# Ways to wrap a block, and what they amount to.
+WRAPPERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "plain": (_once, _once),
+    "checkpoint": (lambda f, p, h: jax.checkpoint(f)(p, h), _once),
+    "jit": (lambda f, p, h: jax.jit(f)(p, h), _once),
+    "cond": (
+        lambda f, p, h: lax.cond(h.sum() < 1e9, f, lambda p, h: 2 * f(p, h), p, h),
+        _once,
+    ),
+    "switch": (
+        lambda f, p, h: lax.switch(1, [lambda p, h: -f(p, h), f], p, h),
+        _once,
+    ),
+    "scan": (
+        lambda f, p, h: lax.scan(lambda c, _: (f(p, c), None), h, None, length=2)[0],
+        _twice,
+    ),
+    "fori": (lambda f, p, h: lax.fori_loop(0, 2, lambda i, c: f(p, c), h), _twice),
+    "custom_vjp": (rules.wrapped_vjp, _once),
+    "custom_jvp": (rules.wrapped_jvp, _once),
+}
+
+
+def wrap(name, f, p, h):
+    return WRAPPERS[name][0](f, p, h)
+
+
+def unwrapped(name, f, p, h):
+    return WRAPPERS[name][1](f, p, h)
+
+
+def stat(x):
+    return x
+
+
+NAMES = {"each": each, "wrap": wrap, "stat": stat}
