@@ -9,12 +9,12 @@ import pytest
 
 from ltjax.jacobian._kinds import InterceptedJacobian
 from tests.jacobian import random_programs
-from tests.jacobian.programs import check, generate, shrink
+from tests.jacobian.programs import check, generate, networks, shrink
 from tests.jacobian.programs.evaluate import evaluate
-from tests.jacobian.programs.operations import OPERATIONS
+from tests.jacobian.programs.registry import OPERATIONS
 from tests.jacobian.programs.source import Program, Reject, Scope
 
-CHUNKS, SIZE = 24, 10
+CHUNKS, SIZE = 16, 10
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -46,6 +46,14 @@ def test_compiled_programs_give_the_same():
             np.testing.assert_allclose(a, b, rtol=close, atol=close)
             compared += np.size(a)
     assert compared > 50
+
+
+@pytest.mark.parametrize("seed", [1, 3, 4])
+def test_examples_on_eight_devices(seed, eight_devices):
+    program = networks.network(random.Random(f"sharded {seed}"), batch=8)
+    outcome = check.check(program, seed, mesh=eight_devices)
+    assert outcome.method.endswith(("intercept", "linearize"))
+    assert not outcome.failed, f"{outcome.failed}\n{program}"
 
 
 def test_a_program_is_known_by_seed_and_index():

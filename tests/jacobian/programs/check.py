@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 import ltjax
 from tests.jacobian.programs import networks, rules
 from tests.jacobian.programs.evaluate import evaluate
-from tests.jacobian.programs.source import Program
+from tests.jacobian.programs.source import Program, namespace
 
 DEFINITIONS = ("frozen", "attribution")
 
@@ -36,13 +37,17 @@ class Outcome(NamedTuple):
         return "crash" if crashed else "wrong"
 
 
-def check(program: Program, seed: Any, *, compiled: bool = False) -> Outcome:
+def check(
+    program: Program, seed: Any, *, compiled: bool = False, mesh: Any = None
+) -> Outcome:
     """All products with the Jacobian of a program, in an order of their own.
 
     Args:
       program: the program.
       seed: which products, in which order.
       compiled: by XLA rather than by NumPy.
+      mesh: devices to spread the examples over, which needs XLA; the reference stays
+        on one device.
 
     Raises:
       Unfit: if there is nothing to compare with.
@@ -50,11 +55,15 @@ def check(program: Program, seed: Any, *, compiled: bool = False) -> Outcome:
     trial = _Trial(program, random.Random(f"check {seed}"))
 
     def both(params):
-        return _reference(program, params), trial.products(params)
+        return _reference(program, params), trial.products(program.function(), params)
 
+    params = program.values()
     try:
-        params = program.values()
-        want, got = jax.jit(both)(params) if compiled else evaluate(both, params)
+        if mesh is not None:
+            want = evaluate(lambda p: _reference(program, p), params)
+            got = _sharded(trial, params, mesh)
+        else:
+            want, got = jax.jit(both)(params) if compiled else evaluate(both, params)
     except Unfit:
         raise
     except Exception as error:  # what JAX finds out as late as when it lowers
@@ -86,9 +95,8 @@ class _Trial:
     def outcome(self) -> Outcome:
         return Outcome(f"{self.method} -> {self.used}", self.refused, self.failed)
 
-    def products(self, params):
+    def products(self, fun, params):
         """Everything that does not fail; what does is noted."""
-        fun = self.program.function()
         made = self._attempt(
             "linearize", lambda: ltjax.linearize(fun, params, method=self.method)
         )
@@ -127,6 +135,32 @@ class _Trial:
                 error
             )
             return None
+
+
+def _sharded(trial: _Trial, params: Any, mesh: Any) -> dict[str, Any]:
+    """Products of a program whose data lie on several devices, by example."""
+    usual = namespace(trial.program.single)["data"]
+    places = set()
+
+    def noted(*place):
+        places.add(place)
+        return usual(*place)
+
+    jax.eval_shape(trial.program.function(data=noted), params)
+    constants = {str(place): usual(*place) for place in places}
+    whole = NamedSharding(mesh, PartitionSpec())
+    by_example = NamedSharding(mesh, PartitionSpec("data"))
+    placed = {
+        k: jax.device_put(x, by_example if len(x) == trial.program.batch else whole)
+        for k, x in constants.items()
+    }
+
+    @jax.jit
+    def products(params, placed):
+        fun = trial.program.function(data=lambda *place: placed[str(place)])
+        return trial.products(fun, params)
+
+    return products(jax.device_put(params, whole), placed)
 
 
 def weights(program: Program) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Functions inside random programs: control flow, transformations, nesting."""
 
-from tests.jacobian.programs.operations import draw, operation
+from tests.jacobian.programs import rules
+from tests.jacobian.programs.registry import draw, operation
 from tests.jacobian.programs.source import Reject, Scope, Var
 
 MAX_DEPTH = 3
@@ -172,3 +173,21 @@ def custom_function(s):
     s.emit(
         f"rules.{s.any('wrapped_vjp', 'wrapped_jvp', 'wrapped_half')}({f}, {a}, {b})"
     )
+
+
+@operation(2)
+def rule_of_one(s):
+    a = s.real(lambda v: v.ndim > 0)
+    s.emit(f"rules.{s.any(*rules.ONE)}({a})")
+
+
+@operation(2)
+def rule_of_two(s):
+    a = s.real(lambda v: v.ndim > 0)
+    b = s.pick(lambda v: v.shape == a.shape and v.dtype == a.dtype)
+    s.emit(f"rules.{s.any(*rules.TWO)}({a}, {b})")
+
+
+@operation(0.7)
+def rule_of_unused(s):
+    s.emit(f"rules.{s.any(*rules.UNUSED)}({s.real()}, {s.real()})")

@@ -1,12 +1,22 @@
 """Random programs, each determined by a seed and an index."""
 
 import random
+import re
 
-from tests.jacobian.programs import control, networks, operations
+from tests.jacobian.programs import (
+    arithmetic,
+    control,
+    indexing,
+    layout,
+    networks,
+    products,
+    registry,
+)
 from tests.jacobian.programs.shrink import prune
 from tests.jacobian.programs.source import Program, Reject, Scope, Var
 
-assert control  # its operations are registered on import
+# Operations are registered on import.
+FAMILIES = (arithmetic, control, indexing, layout, products)
 
 
 def program(seed: int, index: int, attempt: int = 0) -> Program:
@@ -23,7 +33,7 @@ def _operations(rng: random.Random) -> Program:
         try:
             begin(s)
             for _ in range(rng.randint(2, 9)):
-                operations.draw(s)
+                registry.draw(s)
             result = _losses(s)
         except Reject:
             continue
@@ -44,13 +54,13 @@ def begin(s: Scope) -> None:
         s.parameter(*[s.dim() for _ in range(s.any(1, 2, 3))])
     if s.chance(0.9):
         with s.attempt():
-            s.any(operations.dense, operations.affine, operations.dense)(s)
+            s.any(products.dense, arithmetic.affine, products.dense)(s)
 
 
 def _losses(s: Scope) -> str:
     """Losses of the last value and of others that nothing uses."""
     text = "\n".join(s.lines)
-    idle = [v for v in s.vars if f"{v}" in text and text.count(v.name) == 1]
+    idle = [v for v in s.vars if len(re.findall(rf"\b{v}\b", text)) == 1]
     chosen = [s.vars[-1], *(v for v in idle[-3:] if v is not s.vars[-1])]
     if not any(v.active for v in chosen):
         raise Reject

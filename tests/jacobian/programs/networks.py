@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tests.jacobian.programs.operations import UNARY
+from tests.jacobian.programs.arithmetic import UNARY
 from tests.jacobian.programs.source import Program, Reject, Scope, Var
 from tests.jacobian.programs.words import WRAPPERS, each_with_copies, unwrapped
 
@@ -34,10 +34,11 @@ def attribution(program: Program, params: Any) -> Any:
     return jax.grad(lambda p: jnp.sum(copied(p)))(copies)
 
 
-def network(rng: random.Random) -> Program:
+def network(rng: random.Random, batch: int | None = None) -> Program:
     """A program of this kind."""
     while True:
-        s = Scope(rng, rng.choice([2, 3, 4, 4, 4, 6]), rng.random() < 0.1)
+        size = batch or rng.choice([2, 3, 4, 4, 4, 6])
+        s = Scope(rng, size, rng.random() < 0.1)
         s.names["p"] = {}
         try:
             h = s.constant(s.batch, *[s.dim() for _ in range(s.any(1, 1, 2))])

@@ -6,6 +6,7 @@ trace is not added.
 """
 
 import contextlib
+import itertools
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -268,6 +269,12 @@ class Scope:
         self.functions[name] = [*body, _indent(f"return {result}")]
         self.lines += self.functions[name]
         return name
+
+
+def fits(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether shapes broadcast."""
+    pairs = itertools.zip_longest(a[::-1], b[::-1], fillvalue=1)
+    return all(x == y or 1 in (x, y) for x, y in pairs)
 
 
 def _describe(v: Var) -> str:
