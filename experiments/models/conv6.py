@@ -5,7 +5,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from experiments.models import ConvNorm, xla
+from experiments.models import xla
+from experiments.models.layers import ConvNorm
 
 
 class Conv6(nnx.Module):
