@@ -30,7 +30,9 @@ from experiments.methods import (
 
 COUNTS = np.array([40, 8, 2])
 SGD = OptimizerConfig(learning_rate=0.1, weight_decay=0.01, schedule="constant")
-CLASSIFICATION = [c for c in LOSSES.values() if c not in (SquaredError, Huber)]
+CLASSIFICATION = [
+    c for c in LOSSES.values() if not MethodConfig(loss=c()).is_regression
+]
 
 
 class Outputs(NamedTuple):
