@@ -54,7 +54,6 @@ def make_method(
     steps_per_epoch: int,
     class_counts: jax.Array | None = None,
     targets: np.ndarray | None = None,
-    linearize: Callable[..., tuple[Any, ...]] = ltjax.linearize,
 ) -> "Method":
     """Binds a method and an optimiser to a model.
 
@@ -67,7 +66,6 @@ def make_method(
       class_counts: ``[C]`` counts of the training labels; None in regression.
       targets: ``[N]`` of training, for losses that look at their density; None where
         targets are classes.
-      linearize: in place of `ltjax.linearize`, to choose how products are computed.
     """
     if config.is_regression != (class_counts is None):
         raise ValueError(
@@ -86,7 +84,6 @@ def make_method(
         optimizer=optax.chain(
             optimizer.build(schedule), config.projection(steps_per_epoch)
         ),
-        linearize=linearize,
     )
 
 
@@ -99,7 +96,6 @@ class Method:
     context: Context
     loss: LossFn
     optimizer: optax.GradientTransformation
-    linearize: Callable[..., tuple[Any, ...]]
 
     def init(self, params: Any, rest: Any, inputs: jax.Array, key: jax.Array) -> State:
         """The first state; only the shape of ``inputs`` counts."""
@@ -174,7 +170,9 @@ class Method:
                 losses = losses + self.config.feature_penalty * penalty
             return losses
 
-        value, jac, (outputs, rest) = self.linearize(values, state.params, has_aux=True)
+        value, jac, (outputs, rest) = ltjax.linearize(
+            values, state.params, has_aux=True
+        )
         losses = losses_of(outputs) if of_logits else value
         return losses, jac, outputs, rest
 
