@@ -17,7 +17,7 @@ from typing import Annotated
 import jax
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from experiments import configs
 from experiments.configs import TrainConfig
@@ -140,18 +140,16 @@ def _with_kinds(
 
 
 def _print_presets() -> None:
-    table = Table(title="presets (append -small for the small twin, marked +)")
-    table.add_column("preset", no_wrap=True)
-    for column in ("", "what", "data", "published, %"):
-        table.add_column(column)
+    """One line a preset, never cut, so that it can be searched."""
+    console = Console(soft_wrap=True, highlight=False)
     for name, preset in configs.PRESETS.items():
-        if not name.endswith("-small"):
-            twin = "+" if f"{name}-small" in configs.PRESETS else ""
-            data = configs.needs(preset.config)
-            known = preset.published
-            figure = f"{known.accuracy:.2f}" if known else ""
-            table.add_row(name, twin, preset.about, data, figure)
-    Console().print(table)
+        if name.endswith("-small"):
+            continue
+        twin = " (also -small)" if f"{name}-small" in configs.PRESETS else ""
+        data, known = configs.needs(preset.config), preset.published
+        figure = f"; published {known.accuracy:.2f} %" if known else ""
+        about = f"{twin}: {preset.about}; reads {data}{figure}"
+        console.print(Text.assemble((name, "bold"), about))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,17 @@
 """All products of a Jacobian against dense rows from plain JAX."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import ltjax
+
+QUICKLY = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 def dense(losses_fn, params):
@@ -37,7 +44,8 @@ def assert_products(
     weights = np.linspace(-1, 1, len(rows))
     own = "row" if definition is None else definition
 
-    @jax.jit
+    # Compiled quickly: each program runs once.
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
     def products(params):
         losses, jac = ltjax.linearize(losses_fn, params)
         w = jnp.asarray(weights, losses.dtype)
