@@ -5,6 +5,7 @@
 have the names of the function's arguments.
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -56,7 +57,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-class _Loss:
+class _Loss(abc.ABC):
     """What all losses have."""
 
     name: ClassVar[str]
@@ -66,8 +67,9 @@ class _Loss:
         """The loss as a function."""
         return functools.partial(self._losses, context)
 
+    @abc.abstractmethod
     def _losses(self, context, outputs, targets, state):
-        raise NotImplementedError
+        """One value per example."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@
 names of the arguments; only what a run decides (steps, networks, keys) is translated.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
@@ -17,7 +18,7 @@ from experiments.methods.losses import Context, arguments
 from experiments.models.parameters import classifier_mask
 
 
-class _Weighting:
+class _Weighting(abc.ABC):
     """What all weightings have."""
 
     name: ClassVar[str]
@@ -27,9 +28,9 @@ class _Weighting:
     needs_meta: ClassVar[bool] = False
     """Whether a step reads a batch of the meta set."""
 
+    @abc.abstractmethod
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
         """The weighting of a run; ``key`` draws what is random at its start."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
