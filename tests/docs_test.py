@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import itertools
 import pathlib
 import re
@@ -11,11 +12,13 @@ import shlex
 import numpy as np
 import pytest
 
+import ltjax
 from experiments import train
 from experiments.configs import PRESETS
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+SITE = sorted(p for p in ROOT.glob("docs/**/*.md") if "_build" not in p.parts)
+PAGES = [*sorted(ROOT.glob("*.md")), *SITE]
 FOLDERS = ("ltjax", "experiments", "benchmarks", "tests", "docs", ".ci")
 
 
@@ -24,14 +27,15 @@ def strict_promotion():
     """Nothing is computed here."""
 
 
-@pytest.fixture(params=PAGES, ids=lambda page: page.name)
+@pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def page(request):
     return request.param
 
 
 def _blocks(text: str, language: str = r"\w*") -> list[str]:
     """Contents of the fenced code blocks."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    fenced = re.findall(r"^```([^\n`]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for name, block in fenced if re.fullmatch(language, name)]
 
 
 def _slug(heading: str) -> str:
@@ -121,7 +125,7 @@ def test_drawn_trees_are_true(page):
 
 
 def test_imports_of_examples_work(page):
-    for block in _blocks(page.read_text(), "python"):
+    for block in _blocks(page.read_text(), r"python|\{code-cell\}.*"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom):
                 module = importlib.import_module(node.module or "")
@@ -138,6 +142,50 @@ def test_definitions_can_be_written_into_the_function():
     exec(code, names)
     np.testing.assert_allclose(names["frozen"], names["same_as_frozen"], rtol=1e-5)
     assert np.abs(names["exact"] - names["frozen"]).max() > 0.1
+
+
+def _documented() -> dict[str, object]:
+    """What the pages of the API reference describe, by name."""
+    found = {}
+    for page in ROOT.glob("docs/api/*.md"):
+        scope = ""
+        directives = r"^\.\. (currentmodule|auto\w+):: ([\w.]+)$"
+        for kind, name in re.findall(directives, page.read_text(), re.MULTILINE):
+            if kind == "currentmodule":
+                scope = f"{name}."
+                continue
+            name = name if name.startswith("ltjax.") else scope + name
+            module, _, attribute = name.rpartition(".")
+            found[name] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def _public() -> dict[str, object]:
+    """What the packages of the library export, by name."""
+
+    def exported(package):
+        return {k: x for k, x in vars(package).items() if not k.startswith("_")}
+
+    packages = [ltjax, *filter(inspect.ismodule, exported(ltjax).values())]
+    return {
+        f"{package.__name__}.{name}": x
+        for package in packages
+        for name, x in exported(package).items()
+        if not inspect.ismodule(x)
+    }
+
+
+def test_every_public_name_is_in_the_reference():
+    # Some names have two homes: ltjax.absgd is ltjax.transforms.absgd.
+    documented = {id(x) for x in _documented().values()}
+    public = _public()
+    assert {"ltjax.linearize", "ltjax.losses.elm", "ltjax.data.Split"} <= public.keys()
+    assert not [name for name, x in public.items() if id(x) not in documented]
+
+
+def test_the_reference_has_nothing_else():
+    public = {id(x) for x in _public().values()}
+    assert not [name for name, x in _documented().items() if id(x) not in public]
 
 
 def test_pages_named_in_the_code_exist():
@@ -162,6 +210,7 @@ def test_the_checks_find_what_is_wrong():
     }
     assert _arguments(text, "experiments.train") == [["zz-y"]]
     assert _anchors(text) == {"a-b-c"}
+    assert _blocks("```{note}\nx\n```\ny\n```python\nz\n```", "python") == ["z\n"]
     assert list(_tree("a/\n  b/   word\n    c.py\n  d\n")) == [
         "a",
         "a/b",
