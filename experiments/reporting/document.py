@@ -37,7 +37,7 @@ def markdown(
     """The lines of a section."""
     lines = [f"## {section.title}", ""]
     for table in tables:
-        lines += [f"**{table.title}**", "", *_grid(table.columns, table.rows), ""]
+        lines += [f"**{table.title}**", "", *grid(table.columns, table.rows), ""]
     lines += bullets(_legend(section))
     lines += _weights_text(section)
     for name, caption in pictures:
@@ -45,7 +45,8 @@ def markdown(
     return [*lines, "### How the numbers came about", "", *_provenance(section)]
 
 
-def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
     aligned = ["---", *("---:" for _ in columns[1:])]
     return ["| " + " | ".join(row) + " |" for row in (columns, aligned, *rows)]
 
@@ -130,7 +131,7 @@ def _weights_text(section: Section) -> list[str]:
                 f"**Training examples of lowest and highest weight: {group.label}, "
                 f"seed {seed}**",
                 "",
-                *_grid(list(found[0]), rows),
+                *grid(list(found[0]), rows),
                 "",
             ]
     return lines

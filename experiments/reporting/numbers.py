@@ -35,6 +35,11 @@ class Statistic(NamedTuple):
     std: float | None  # None for a single run
     values: list[float]
 
+    @property
+    def error(self) -> float | None:
+        """Standard error of the mean."""
+        return None if self.std is None else self.std / len(self.values) ** 0.5
+
 
 def statistic(values: Sequence[float]) -> Statistic:
     """Mean and sample standard deviation."""

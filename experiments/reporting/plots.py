@@ -7,7 +7,7 @@ panel of its own with the baseline in grey behind it, so that nothing overlaps.
 import contextlib
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +69,61 @@ def summary(
     height = 1.6 + 0.42 * len(order)
     with _figure(path, title, figsize=(8.5, height)) as figure:
         ax = figure.subplots()
-        for row, label in enumerate(order):
-            own = np.asarray(values[label])
-            style: dict[str, Any] = {"color": color(label), "zorder": 3}
-            ax.plot(own, np.full(own.size, row - 0.2), "o", ms=3.5, alpha=0.5, **style)
-            ax.errorbar(
-                own.mean(), row + 0.1, xerr=std(own), fmt="o", ms=8, lw=2.5, **style
-            )
-            ax.annotate(
-                f"{own.mean():.1f}",
-                (1.01, row),
-                xycoords=("axes fraction", "data"),
-                va="center",
-            )
+        dots(ax, values, order, std)
         if "CE" in values:
             ax.axvline(np.mean(values["CE"]), color=GREY, ls="--", lw=1, zorder=1)
-        ax.set(xlabel=xlabel, yticks=range(len(order)), yticklabels=order)
-        ax.set_ylim(-0.6, len(order) - 0.4)
-        ax.grid(axis="y", visible=False)
+        ax.set(xlabel=xlabel)
+
+
+def dots(
+    ax: Axes,
+    values: Mapping[str, np.ndarray],
+    order: Sequence[str],
+    spread: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """A row for each label, the last on top: seeds, their mean, and its error bar."""
+    for row, label in enumerate(order):
+        if label not in values:
+            continue
+        own = np.asarray(values[label])
+        style: dict[str, Any] = {"color": color(label), "zorder": 3}
+        ax.plot(own, np.full(own.size, row - 0.2), "o", ms=3.5, alpha=0.5, **style)
+        ax.errorbar(
+            own.mean(), row + 0.1, xerr=spread(own), fmt="o", ms=8, lw=2.5, **style
+        )
+        ax.annotate(
+            f"{own.mean():.1f}",
+            (1.01, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+        )
+    ax.set(yticks=range(len(order)), yticklabels=order)
+    ax.set_ylim(-0.6, len(order) - 0.4)
+    ax.grid(axis="y", visible=False)
+
+
+def comparisons(
+    path: Path,
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    title: str,
+    xlabel: str,
+    baseline: str,
+) -> None:
+    """A panel per data set, a row per method: seeds, mean and standard error.
+
+    ``values``: for each set and label, ``[seeds]``.
+    """
+    labels = list(dict.fromkeys(label for own in values.values() for label in own))
+    size = 3.2 + 3.2 * len(values), 1.6 + 0.36 * len(labels)
+    with _figure(path, title, figsize=size) as figure:
+        grid = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+        for ax, (name, own) in zip(grid, values.items(), strict=True):
+            dots(ax, own, labels[::-1], lambda x: std(x) / len(x) ** 0.5)
+            if baseline in own:
+                ax.axvline(np.mean(own[baseline]), color=GREY, ls="--", lw=1, zorder=1)
+            ax.set(title=name)
+        figure.supxlabel(xlabel)
 
 
 def accuracy_by_frequency(

@@ -1,0 +1,114 @@
+"""Fills the page of results from the records of finished runs.
+
+    python -m experiments.results
+
+What stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` in the page is
+replaced: tables of every question, and the pictures beside them. Presets that have not
+been run stay blank. Records are what ``python -m experiments.queue --keep`` leaves.
+"""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tyro
+
+from experiments.records.files import write_text
+from experiments.records.runs import read_runs
+from experiments.reporting import answers, plots
+from experiments.reporting.answers import Found
+from experiments.reporting.document import bullets, grid
+from experiments.reporting.questions import QUESTIONS, Question
+
+_ROOT = Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What the command line sets."""
+
+    records: Path = _ROOT / "benchmarks/results/evidence"
+    """Folder of the records of runs."""
+    page: Path = _ROOT / "docs/results.md"
+    """The page; its pictures are in ``images`` beside it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    arguments = tyro.cli(
+        Arguments, prog="python -m experiments.results", description=__doc__, args=argv
+    )
+    found = answers.finished_rows(read_runs(arguments.records))
+    page = arguments.page
+    write_text(page, filled(page.read_text(), parts(found)))
+    for question in QUESTIONS:
+        draw(question, found, page.parent / "images")
+    print(f"written: {page} and its pictures")
+    return 0
+
+
+def parts(found: Found) -> dict[str, str]:
+    """The generated parts of the page by name."""
+    made = {"provenance": "\n".join(bullets(answers.provenance(found))).strip()}
+    for question in QUESTIONS:
+        name, measured = question.name, answers.measured(question, found)
+        lines = _table(answers.overview(question, found))
+        if measured:
+            caption = f"{question.unit}: seeds, mean and standard error"
+            lines += ["", f"![{caption}](images/{_picture(name)})"]
+        made[name] = "\n".join(lines)
+        for comparison in question.comparisons:
+            made[comparison.prefix] = "No run yet."
+            if found.keys() & comparison.presets.keys():
+                table = answers.details(question, comparison, found)
+                made[comparison.prefix] = "\n".join(_table(table))
+    return made
+
+
+def filled(page: str, made: Mapping[str, str]) -> str:
+    """The page with these parts.
+
+    Raises:
+      ValueError: if the page does not have a place for each of them.
+    """
+    for name, text in made.items():
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        place = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+        if len(place.findall(page)) != 1:
+            raise ValueError(f"the page must have one place for {name}: {start} {end}")
+        page = place.sub(lambda _, s=f"{start}\n\n{text}\n\n{end}": s, page)
+    return page
+
+
+def draw(question: Question, found: Found, folder: Path) -> None:
+    """The picture of a question, if anything has been run for it."""
+    measured = answers.measured(question, found)
+    path = folder / _picture(question.name)
+    path.unlink(missing_ok=True)
+    if measured:
+        first = question.comparisons[0]
+        plots.comparisons(
+            path,
+            measured,
+            title="",
+            xlabel=question.unit,
+            baseline=first.presets[f"{first.prefix}-{question.baseline}"],
+        )
+
+
+def _picture(name: str) -> str:
+    return f"results-{name}.png"
+
+
+def _table(table: answers.Table) -> list[str]:
+    return [
+        f"{table.title[0].upper()}{table.title[1:]}:",
+        "",
+        *grid(table.columns, table.rows),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

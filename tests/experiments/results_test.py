@@ -1,0 +1,126 @@
+"""The page of results is what the committed records say, and the numbers are right."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from experiments import results
+from experiments.configs import PRESETS
+from experiments.records import files
+from experiments.records.runs import read_runs
+from experiments.reporting import answers
+from experiments.reporting.questions import LONG_TAIL, QUESTIONS, Column
+
+DEFAULT = results.Arguments()
+CE, LA = "evidence-lt100-cifar10-ce", "evidence-lt100-cifar10-la"
+
+
+def _record(folder, preset, seed, best, last, *, finished=True, **changes):
+    """Records of a run of two epochs, the first best on validation."""
+    config = files.plain(PRESETS[preset].config) | {"seed": seed} | changes
+    config["data"] = config["data"] | {"seed": seed}
+    facts = {
+        "preset": preset,
+        "seed": seed,
+        "config": config,
+        "versions": {"jax": "1.2.3"},
+        "device": {"kind": "cpu", "cpu_cores": 2},
+        "commit": "abcdef0123456789",
+        "digest": "d",
+        "class_counts": [3, 2, 1],
+        "shots": [2, 1],
+    }
+    rows = [
+        {
+            "epoch": epoch,
+            "val/balanced_accuracy": val,
+            **{
+                f"test/{key}": test
+                for key in ("accuracy", "balanced_accuracy", "ece", "few")
+            },
+        }
+        for epoch, val, test in ((1, 0.9, best), (2, 0.8, last))
+    ]
+    path = folder / f"{preset}-{seed}-{len(list(folder.glob('*')))}"
+    files.write_json(path / "config.json", facts)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    files.write_text(path / "metrics.jsonl", lines)
+    if finished:
+        files.write_json(path / "summary.json", {})
+
+
+@pytest.fixture
+def found(tmp_path):
+    for seed, ce, la in ((0, 0.50, 0.60), (1, 0.54, 0.61), (2, 0.52, 0.65)):
+        _record(tmp_path, CE, seed, ce, 0.4)
+        if seed:
+            _record(tmp_path, LA, seed, la, 0.3)
+    _record(tmp_path, LA, 0, 0.99, 0.99, epochs=7)  # with other settings
+    _record(tmp_path, LA, 5, 0.99, 0.99, finished=False)
+    _record(tmp_path, LA, 6, 0.68, 0.3)  # without its baseline
+    return answers.finished_rows(read_runs(tmp_path))
+
+
+def test_the_page_agrees_with_the_records():
+    page = DEFAULT.page.read_text()
+    made = results.parts(answers.finished_rows(read_runs(DEFAULT.records)))
+    assert results.filled(page, made) == page, "run python -m experiments.results"
+    for name in re.findall(r"images/(results-[\w-]+\.png)", page):
+        assert image.imread(DEFAULT.page.parent / "images" / name).size
+
+
+def test_mean_standard_error_and_paired_difference(found):
+    column = LONG_TAIL.columns[0]
+    assert answers.by_seeds(found[CE], column) == pytest.approx(
+        {(0, 0): 50, (1, 1): 54, (2, 2): 52}
+    )
+    last = Column("", "balanced_accuracy", "last")
+    assert set(answers.by_seeds(found[CE], last).values()) == {40}
+    gain = answers.difference(found[LA], found[CE], column)
+    assert gain.values == pytest.approx([7, 13])
+    assert gain.error == pytest.approx(np.std([7, 13], ddof=1) / np.sqrt(2))
+    assert answers.difference(found[CE], found[CE], Column("", "no such")) is None
+
+
+def test_tables_leave_blank_what_was_not_run(found):
+    comparison = LONG_TAIL.comparisons[0]
+    table = answers.details(LONG_TAIL, comparison, found)
+    rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert len(rows) == len(comparison.presets)
+    assert rows["CE"]["seeds"] == "3"
+    assert rows["CE"]["balanced"] == "52.0 ± 1.2"
+    assert rows["CE"]["over CE"] == ""
+    assert rows["CE"]["many"] == ""  # not in these records
+    assert rows["Logit adjustment"]["seeds"] == "3"  # 1, 2 and 6
+    assert rows["Logit adjustment"]["over CE"] == "+10.0 ± 3.0"
+    assert rows["Logit adjustment"]["last epoch"] == "30.0 ± 0.0"
+    assert rows["Logit adjustment"]["preset"] == "`la`"
+    assert not any(rows["GDW"][name] for name in table.columns[1:-1])
+    first = answers.overview(LONG_TAIL, found)
+    cells = {row[0]: row[1:] for row in first.rows}
+    assert cells["CE"] == ["52.0 ± 1.2", "", ""]
+    assert cells["ELM, center"] == ["", "", ""]
+
+
+def test_a_page_is_filled_and_its_picture_drawn(found, tmp_path):
+    made = results.parts(found)
+    page = "".join(f"a\n<!-- {n} -->x<!-- end of {n} -->\nb\n" for n in made)
+    text = results.filled(page, made)
+    assert results.filled(text, made) == text
+    assert text.count("x") < page.count("x")
+    assert "No run yet." in made["evidence-noise-human"]
+    assert "No run yet." not in made["evidence-lt100-cifar10"]
+    results.draw(LONG_TAIL, found, tmp_path)
+    assert image.imread(tmp_path / "results-long-tail.png").std() > 0
+    assert "](images/results-long-tail.png)" in made["long-tail"]
+    assert "results-noise.png" not in made["noise"]
+    with pytest.raises(ValueError, match="one place for long-tail"):
+        results.filled(text.replace("<!-- long-tail -->", ""), made)
+
+
+def test_every_preset_of_the_evidence_is_a_row():
+    rows = {p for q in QUESTIONS for c in q.comparisons for p in c.presets}
+    assert rows == {name for name in PRESETS if name.startswith("evidence-")}
