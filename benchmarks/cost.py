@@ -40,6 +40,8 @@ from benchmarks import (
     timing,
 )
 from benchmarks.models import Dtype
+from experiments.records.environment import environment
+from experiments.records.files import write_json
 
 Model = Literal["mlp", "resnet32-bn", "resnet32-gn", "vit"]
 
@@ -121,7 +123,7 @@ def table(options: Options, console: Console) -> None:
         )
         progress.update(task, completed=total, description="done")
     found = {
-        "machine": results.machine(),
+        "environment": environment(),
         "cells": [dataclasses.asdict(c) for c in cells],
         "exactness": exact,
         "host": {
@@ -129,7 +131,7 @@ def table(options: Options, console: Console) -> None:
             for name, o in host.items()
         },
     }
-    results.save(options.out / "cost.json", found)
+    write_json(options.out / "cost.json", found)
     report.print_table(console, cells)
     report.print_exactness(console, exact)
     report.print_host(console, host)
@@ -191,9 +193,9 @@ def compare_peers(options: Options, console: Console) -> None:
         )
     for message in missing:
         console.print(f"[yellow]left out: {message}")
-    results.save(
+    write_json(
         options.out / "peers.json",
-        {"machine": results.machine(peers=True), "rows": rows, "missing": missing},
+        {"environment": environment(*peers.PACKAGES), "rows": rows, "missing": missing},
     )
     report.print_peers(console, rows)
 
@@ -201,8 +203,8 @@ def compare_peers(options: Options, console: Console) -> None:
 def scale(options: Options, console: Console) -> None:
     """Section --scaling."""
     rows = scaling.measure(options.methods, "mlp")
-    results.save(
-        options.out / "scaling.json", {"machine": results.machine(), "rows": rows}
+    write_json(
+        options.out / "scaling.json", {"environment": environment(), "rows": rows}
     )
     report.print_scaling(console, rows)
 
@@ -218,10 +220,10 @@ def time_device(options: Options, console: Console) -> None:
             advance=lambda what: progress.update(task, advance=1, description=what),
         )
     name = jax.devices()[0].device_kind.lower().replace(" ", "-")
-    results.save(
+    write_json(
         options.out / f"{name}.json",
         {
-            "machine": results.machine(),
+            "environment": environment(),
             "roofs": roofs,
             "rows": rows,
             "left_out": left_out,

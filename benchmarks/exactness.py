@@ -9,7 +9,8 @@ import numpy as np
 from jax.extend import core
 
 import ltjax
-from benchmarks.models import Spec, cross_entropy, make_batch, make_problem
+from benchmarks.models import Spec, make_batch, make_problem
+from experiments.methods.losses import cross_entropy
 
 _EXAMPLES = 8  # rows of the reference are computed one by one
 
@@ -26,8 +27,8 @@ def errors(spec: Spec) -> dict[str, float]:
     weights = jnp.linspace(0.5, 1.5, _EXAMPLES) / _EXAMPLES
 
     def losses_fn(params):
-        outputs, _ = problem.forward(params, problem.rest, batch)
-        return cross_entropy(outputs.logits, batch.labels)
+        outputs, _ = problem.apply(params, problem.rest, batch.inputs, train=True)
+        return cross_entropy(outputs.logits, batch.targets)
 
     @jax.jit
     def ours(params):

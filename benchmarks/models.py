@@ -2,25 +2,19 @@
 
 import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
-from experiments.models import Apply, ModelConfig, Outputs, functional, make_model
+from experiments.methods import Batch
+from experiments.models import ModelConfig, Outputs, functional, make_model
 
 NUM_CLASSES = 10
 
 Dtype = Literal["float32", "bfloat16"]
-
-
-class Batch(NamedTuple):
-    """Inputs ``[B, ...]`` and labels ``[B]``."""
-
-    inputs: jax.Array
-    labels: jax.Array
 
 
 class Spec(NamedTuple):
@@ -54,29 +48,16 @@ def with_dtype(spec: Spec, dtype: Dtype) -> Spec:
 TINY = Spec(ModelConfig(name="mlp", hidden=(16,)), (8,), 8)
 
 
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """A model with its parameters, as pure functions of flat lists of arrays.
+class Problem(NamedTuple):
+    """A model with its parameters, as a pure function of flat lists of arrays.
 
     Containers of Flax NNX are flattened in Python; as lists, what a call of a compiled
     step costs is the dispatch alone.
     """
 
-    apply: Apply
+    apply: Callable[..., tuple[Outputs, list[jax.Array]]]  # as `experiments.models`'
     params: list[jax.Array]
     rest: list[jax.Array]  # batch statistics and fixed weights
-    structure: tuple[Any, Any]
-
-    def forward(
-        self, params: list[jax.Array], rest: list[jax.Array], batch: Batch
-    ) -> tuple[Outputs, list[jax.Array]]:
-        """Training-mode outputs (logits and embeddings), and the new ``rest``."""
-        trees = (
-            jax.tree.unflatten(self.structure[0], params),
-            jax.tree.unflatten(self.structure[1], rest),
-        )
-        outputs, new = self.apply(*trees, batch.inputs, train=True)
-        return outputs, jax.tree.leaves(new)
 
 
 @functools.cache
@@ -95,10 +76,18 @@ def make_problem(spec: Spec) -> Problem:
         found["apply"], params, rest = functional(model)
         return params, rest
 
-    params, rest = init(jax.random.key(0))
-    leaves, structure = jax.tree.flatten(params)
-    fixed, fixed_structure = jax.tree.flatten(rest)
-    return Problem(found["apply"], leaves, fixed, (structure, fixed_structure))
+    trees = init(jax.random.key(0))
+    (params, of_params), (rest, of_rest) = map(jax.tree.flatten, trees)
+
+    def apply(params, rest, inputs, **mode):
+        trees = (
+            jax.tree.unflatten(of_params, params),
+            jax.tree.unflatten(of_rest, rest),
+        )
+        outputs, new = found["apply"](*trees, inputs, **mode)
+        return outputs, jax.tree.leaves(new)
+
+    return Problem(apply, params, rest)
 
 
 def make_batch(spec: Spec, size: int, seed: int) -> Batch:
@@ -106,16 +95,10 @@ def make_batch(spec: Spec, size: int, seed: int) -> Batch:
     inputs, labels = jax.random.split(jax.random.key(seed))
     return Batch(
         jax.random.normal(inputs, (size, *spec.input_shape)),
-        jax.random.categorical(labels, jnp.log(class_priors()), shape=(size,)),
+        jax.random.categorical(labels, jnp.log(class_counts()), shape=(size,)),
     )
 
 
-def class_priors() -> jax.Array:
-    """Class frequencies that fall a hundredfold."""
-    counts = 100.0 ** (-jnp.arange(NUM_CLASSES) / (NUM_CLASSES - 1))
-    return counts / counts.sum()
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """One loss for each example."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+def class_counts() -> jax.Array:
+    """Of training sets in which class frequencies fall a hundredfold."""
+    return 5000 * 100.0 ** (-jnp.arange(NUM_CLASSES) / (NUM_CLASSES - 1))

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import models, steps, timing
-from benchmarks.results import threads
+from experiments.methods import Batch
 from experiments.models import RESNETS
+from experiments.records.environment import cores
+
+PACKAGES = ("torch", "opacus", "backpack-for-pytorch")
 
 _DECAY = 0.99
 _MOMENTUM = 0.9
@@ -47,7 +50,7 @@ def measure(
         return [], missing
     import torch
 
-    torch.set_num_threads(threads())
+    torch.set_num_threads(cores())
     rows = []
     for name in names:
         spec = models.SPECS[name]
@@ -106,7 +109,7 @@ def torch_model(name: str) -> Any:
     return model if spec.couples_examples else _with_group_norm(model)
 
 
-def torch_batch(batch: models.Batch) -> tuple[Any, Any]:
+def torch_batch(batch: Batch) -> tuple[Any, Any]:
     """A batch as tensors; images channels last."""
     import numpy as np
     import torch
@@ -115,7 +118,7 @@ def torch_batch(batch: models.Batch) -> tuple[Any, Any]:
     if inputs.ndim == 4:
         inputs = inputs.permute(0, 3, 1, 2)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-    return inputs, torch.from_numpy(np.array(batch.labels)).long()
+    return inputs, torch.from_numpy(np.array(batch.targets)).long()
 
 
 def _with_group_norm(model: Any) -> Any:

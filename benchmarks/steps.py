@@ -1,24 +1,21 @@
-"""One training step of plain SGD and of every method, as a user would write it."""
+"""One training step of plain SGD and of every method: that of `experiments.train`."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import ltjax
-from benchmarks.models import (
-    NUM_CLASSES,
-    Batch,
-    Problem,
-    Spec,
-    class_priors,
-    cross_entropy,
-    make_problem,
-)
+from benchmarks.models import Problem, Spec, class_counts, make_problem
+from experiments import methods
+from experiments.methods.losses import cross_entropy
 
 LEARNING_RATE = 0.01
+_OPTIMIZER = methods.OptimizerConfig(learning_rate=LEARNING_RATE, schedule="constant")
 
 MethodName = Literal[
     "sgd",
@@ -38,214 +35,124 @@ MethodName = Literal[
 ]
 
 
-class State(NamedTuple):
-    """Everything a step changes."""
-
-    params: Any
-    rest: Any
-    opt_state: Any
-
-
 class Step(NamedTuple):
     """A step that can be compiled: ``fun(state, batch, meta_batch) -> state``."""
 
-    fun: Callable[[State, Batch, Batch], State]
-    state: State
+    fun: Callable[[Any, methods.Batch, methods.Batch | None], Any]
+    state: methods.State
 
 
-class Method(NamedTuple):
+class Row(NamedTuple):
     """What one row of the table measures."""
 
     label: str
-    build: Callable[[Problem], tuple[optax.GradientTransformation, Any]]
+    config: methods.MethodConfig
     meta_share: float = 0.0  # size of the meta batch over that of the batch
     fixed_head: bool = False
+    recompute: bool = False  # keep only the results of products for the backward pass
+    forward_mode: bool = False  # no interception of layers
 
 
 def make_step(name: str, spec: Spec) -> Step:
     """The step of a method, and its first state."""
-    method = METHODS[name]
-    if method.fixed_head:
+    row = METHODS[name]
+    if row.fixed_head:
         spec = spec._replace(config=dataclasses.replace(spec.config, head="etf"))
     problem = make_problem(spec)
-    tx, gradient = method.build(problem)
-    tx = optax.chain(
-        tx,
-        optax.add_decayed_weights(5e-4),
-        optax.sgd(LEARNING_RATE, momentum=0.9),
+    key = jax.random.key(1)
+    method = methods.make_method(
+        row.config,
+        _keeping_products(problem.apply) if row.recompute else problem.apply,
+        optimizer=_OPTIMIZER,
+        epochs=1,
+        steps_per_epoch=1,
+        class_counts=class_counts(),
     )
+    if row.forward_mode:
+        linearize = functools.partial(ltjax.linearize, method="linearize")
+        method = dataclasses.replace(method, linearize=linearize)
 
     def fun(state, batch, meta_batch):
-        updates, extra, rest = gradient(state.params, state.rest, batch, meta_batch)
-        updates, opt_state = tx.update(updates, state.opt_state, state.params, **extra)
-        return State(optax.apply_updates(state.params, updates), rest, opt_state)
+        return method.step(state, batch, meta_batch, key)[0]
 
-    state = State(problem.params, problem.rest, tx.init(problem.params))
-    return Step(fun, state)
+    inputs = jnp.zeros((1, *spec.input_shape))
+    state = method.init(problem.params, problem.rest, inputs, key)
+    return Step(_plain(problem, method.optimizer) if name == "sgd" else fun, state)
 
 
-def _plain(problem: Problem):
-    """The baseline: the gradient of the mean loss, without this library."""
+def _plain(
+    problem: Problem, tx: optax.GradientTransformation
+) -> Callable[..., methods.State]:
+    """The baseline, which must owe nothing to this library: the mean's gradient."""
 
-    def gradient(params, rest, batch, meta_batch):
+    def fun(state, batch, meta_batch):
         del meta_batch
 
-        def mean_loss(p):
-            outputs, new = problem.forward(p, rest, batch)
-            return cross_entropy(outputs.logits, batch.labels).mean(), new
+        def mean_loss(params):
+            outputs, rest = problem.apply(params, state.rest, batch.inputs, train=True)
+            return cross_entropy(outputs.logits, batch.targets).mean(), rest
 
-        updates, rest = jax.grad(mean_loss, has_aux=True)(params)
-        return updates, {}, rest
-
-    return optax.identity(), gradient
-
-
-def _penalized(problem: Problem):
-    """Weight balancing: a penalty on features, a fixed head, weight decay."""
-
-    def gradient(params, rest, batch, meta_batch):
-        del meta_batch
-
-        def mean_loss(p):
-            outputs, new = problem.forward(p, rest, batch)
-            losses = cross_entropy(outputs.logits, batch.labels)
-            penalty = ltjax.losses.feature_penalty(outputs.embeddings)
-            return (losses + 0.01 * penalty).mean(), new
-
-        updates, rest = jax.grad(mean_loss, has_aux=True)(params)
-        return updates, {}, rest
-
-    return optax.identity(), gradient
-
-
-def _elm(problem: Problem):
-    """Margins between logits and between embeddings."""
-
-    def gradient(params, rest, batch, meta_batch):
-        del meta_batch
-
-        def mean_loss(p):
-            outputs, new = problem.forward(p, rest, batch)
-            losses = ltjax.losses.elm(
-                outputs.logits,
-                outputs.embeddings,
-                batch.labels,
-                class_priors=class_priors(),
-            )
-            return losses.mean(), new
-
-        updates, rest = jax.grad(mean_loss, has_aux=True)(params)
-        return updates, {}, rest
-
-    return optax.identity(), gradient
-
-
-def _from_losses(
-    make: Callable[[], ltjax.Weighting], *, meta: bool = False, method: str = "auto"
-):
-    """Methods that weight the rows of the losses' Jacobian."""
-
-    def build(problem):
-        def gradient(params, rest, batch, meta_batch):
-            def losses_fn(p):
-                outputs, new = problem.forward(p, rest, batch)
-                return cross_entropy(outputs.logits, batch.labels), new
-
-            losses, jac, new = ltjax.linearize(
-                losses_fn, params, has_aux=True, method=method
-            )
-            extra = {"losses": losses}
-            if meta:
-                extra["meta_grad_fn"] = _meta_gradient(problem, rest, meta_batch)
-            return jac, extra, new
-
-        return make(), gradient
-
-    return build
-
-
-def _from_logits(level: str, *, recompute: bool = False):
-    """Methods that weight the rows of the logits' Jacobian."""
-
-    def build(problem):
-        def gradient(params, rest, batch, meta_batch):
-            def logits_fn(p):
-                outputs, new = problem.forward(p, rest, batch)
-                return outputs.logits, new
-
-            if recompute:
-                policy = jax.checkpoint_policies.dots_saveable  # convolutions, too
-                logits_fn = jax.checkpoint(logits_fn, policy=policy)
-            logits, jac, new = ltjax.linearize(logits_fn, params, has_aux=True)
-            extra = {
-                "logits": logits,
-                "labels": batch.labels,
-                "meta_grad_fn": _meta_gradient(problem, rest, meta_batch),
-            }
-            return jac, extra, new
-
-        tx = ltjax.gdw(
-            NUM_CLASSES,
-            lookahead_lr=LEARNING_RATE,
-            key=jax.random.key(1),
-            level=level,
+        gradient, rest = jax.grad(mean_loss, has_aux=True)(state.params)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        return state._replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            rest=rest,
+            opt_state=opt_state,
         )
-        return tx, gradient
 
-    return build
-
-
-def _meta_gradient(problem, rest, meta_batch):
-    """Gradient of the mean loss of the meta batch, as a function of parameters."""
-
-    @jax.grad
-    def gradient(params):
-        outputs, _ = problem.forward(params, rest, meta_batch)
-        return cross_entropy(outputs.logits, meta_batch.labels).mean()
-
-    return gradient
+    return fun
 
 
-def _dots(reference: str):
-    return lambda: ltjax.gradtail(
-        similarity="dot_unit_mean", activation="bump", reference=reference
-    )
+def _keeping_products(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """The model, all but its products computed again in the backward pass."""
+
+    def recomputing(params, rest, inputs, **mode):
+        return jax.checkpoint(
+            lambda params: apply(params, rest, inputs, **mode),
+            policy=jax.checkpoint_policies.dots_saveable,  # convolutions, too
+        )(params)
+
+    return recomputing
 
 
-def _cosines(reference: str):
-    # Where examples are independent all definitions are the same.
-    return lambda: ltjax.gradtail(reference=reference, definition="attribution")
+def _gradtail(**settings: Any) -> methods.MethodConfig:
+    return methods.MethodConfig(weighting=methods.GradTail(**settings))
 
 
-METHODS: dict[str, Method] = {
-    "sgd": Method("plain SGD", _plain),
-    "absgd": Method("ABSGD", _from_losses(lambda: ltjax.absgd(1.0))),
-    "elm": Method("ELM", _elm),
-    "weight-balancing": Method("weight balancing", _penalized, fixed_head=True),
-    "gradtail-dots": Method("GradTail, dots", _from_losses(_dots("weighted"))),
-    "gradtail-unweighted": Method(
-        "GradTail, dots, plain mean", _from_losses(_dots("unweighted"))
+_DOTS = {"similarity": "dot_unit_mean", "activation": "bump", "definition": "row"}
+# Where examples are independent all definitions are the same.
+_COSINES = {"definition": "attribution"}
+_WEIGHTED = {"reference": "weighted"}
+_GDW = methods.MethodConfig(weighting=methods.Gdw())
+
+METHODS: dict[str, Row] = {
+    "sgd": Row("plain SGD", methods.MethodConfig()),
+    "absgd": Row("ABSGD", methods.MethodConfig(weighting=methods.Absgd())),
+    "elm": Row("ELM", methods.MethodConfig(loss=methods.Elm())),
+    "weight-balancing": Row(
+        "weight balancing", methods.MethodConfig(feature_penalty=0.01), fixed_head=True
     ),
-    "gradtail-jvp": Method(
+    "gradtail-dots": Row("GradTail, dots", _gradtail(**_DOTS, **_WEIGHTED)),
+    "gradtail-unweighted": Row("GradTail, dots, plain mean", _gradtail(**_DOTS)),
+    "gradtail-jvp": Row(
         "GradTail, dots, forward mode",
-        _from_losses(_dots("weighted"), method="linearize"),
+        _gradtail(**_DOTS, **_WEIGHTED),
+        forward_mode=True,
     ),
-    "gradtail-cosine": Method(
-        "GradTail, gated cosines",
-        _from_losses(_cosines("weighted")),
+    "gradtail-cosine": Row(
+        "GradTail, gated cosines", _gradtail(**_COSINES, **_WEIGHTED)
     ),
-    "gradtail-default": Method(
-        "GradTail, gated cosines, plain mean", _from_losses(_cosines("unweighted"))
+    "gradtail-default": Row(
+        "GradTail, gated cosines, plain mean", _gradtail(**_COSINES)
     ),
-    "gdw": Method("GDW", _from_logits("class"), meta_share=1.0),
-    "gdw-quarter": Method(
-        "GDW, quarter meta batch", _from_logits("class"), meta_share=0.25
+    "gdw": Row("GDW", _GDW, meta_share=1.0),
+    "gdw-quarter": Row("GDW, quarter meta batch", _GDW, meta_share=0.25),
+    "gdw-recompute": Row(
+        "GDW, keeping products only", _GDW, meta_share=1.0, recompute=True
     ),
-    "gdw-recompute": Method(
-        "GDW, keeping products only",
-        _from_logits("class", recompute=True),
-        meta_share=1.0,
+    "mw-net": Row(
+        "MW-Net", methods.MethodConfig(weighting=methods.MwNet()), meta_share=1.0
     ),
-    "mw-net": Method("MW-Net", _from_logits("instance"), meta_share=1.0),
-    "l2rw": Method("L2RW", _from_losses(ltjax.l2rw, meta=True), meta_share=1.0),
+    "l2rw": Row("L2RW", methods.MethodConfig(weighting=methods.L2rw()), meta_share=1.0),
 }

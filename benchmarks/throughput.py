@@ -15,26 +15,26 @@ epoch takes its turn in each round, so that a busy machine slows all of them ali
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 from flax import nnx
 
-from experiments import models
+from experiments import methods, models
 from experiments.models import xla
+from experiments.records.environment import environment
+from experiments.records.files import plain, write_json
 
 SHAPE, CLASSES = (32, 32, 3), 10
-LEARNING_RATE, MOMENTUM = 0.1, 0.9
+OPTIMIZER = methods.OptimizerConfig(weight_decay=0.0, schedule="constant")
 
 Model = Literal["patchify", "resnet8", "resnet20", "resnet32"]
 
@@ -67,7 +67,12 @@ def main(config: Config) -> dict[str, Any]:
         # JAX sizes its pool by this when it first meets a device.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: config.threads])
     rows: list[dict[str, Any]] = []
-    report = {"machine": _machine(config), "config": _plain(config), "results": rows}
+    report = {
+        "environment": environment(*(["torch"] if config.peers else [])),
+        "compiler_options": xla.compiler_options(),
+        "config": plain(dataclasses.replace(config, out=None)),
+        "results": rows,
+    }
     print(f"{'model':<10}{'epoch':<10}{'images/s':>9}  (slowest to fastest)  of torch")
     for name in config.models:
         rates = measure(_epochs(name, config), config)
@@ -76,8 +81,7 @@ def main(config: Config) -> dict[str, Any]:
             rows.append(row)
             print(_line(row), flush=True)
     if config.out is not None:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        config.out.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(config.out, report)
     return report
 
 
@@ -117,8 +121,8 @@ def _epochs(name: Model, config: Config) -> dict[str, Callable[[], float]]:
     return {kind: make(name, images, labels) for kind, make in kinds.items()}
 
 
-def _step(name: Model) -> tuple[Callable[..., Any], Any]:
-    """A plain SGD step, ``(state, (images, labels)) -> (state, loss)``, and a state."""
+def _step(name: Model) -> tuple[Callable[..., Any], methods.State]:
+    """A plain SGD step, ``(state, batch) -> (state, loss)``, and a state."""
     model = models.make_model(
         models.ModelConfig(name=name),
         input_shape=SHAPE,
@@ -126,24 +130,21 @@ def _step(name: Model) -> tuple[Callable[..., Any], Any]:
         rngs=nnx.Rngs(0),
     )
     apply, params, rest = models.functional(model)
-    tx = optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
+    method = methods.make_method(
+        methods.MethodConfig(),
+        apply,
+        optimizer=OPTIMIZER,
+        epochs=1,
+        steps_per_epoch=1,
+        class_counts=jnp.ones(CLASSES),
+    )
+    key = jax.random.key(0)
 
     def step(state, batch):
-        params, rest, opt_state = state
-        images, labels = batch
+        state, metrics = method.step(state, batch, None, key)
+        return state, metrics["loss"]
 
-        def loss_fn(params):
-            outputs, new_rest = apply(params, rest, images, train=True)
-            losses = optax.softmax_cross_entropy_with_integer_labels(
-                outputs.logits, labels
-            )
-            return losses.mean(), new_rest
-
-        (loss, rest), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), rest, opt_state), loss
-
-    return step, (params, rest, tx.init(params))
+    return step, method.init(params, rest, jnp.zeros((1, *SHAPE)), key)
 
 
 def _loop(
@@ -152,7 +153,10 @@ def _loop(
     """An epoch of calls to the compiled step."""
     step, state = _step(name)
     step = jit(step, donate_argnums=0)
-    batches = jax.device_put(list(zip(images, labels, strict=True)))
+    batches = [
+        methods.Batch(jnp.asarray(x), jnp.asarray(y))
+        for x, y in zip(images, labels, strict=True)
+    ]
 
     def epoch():
         nonlocal state
@@ -167,7 +171,7 @@ def _scan(name: Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], f
     """An epoch compiled as a whole."""
     step, state = _step(name)
     scan = xla.jit(functools.partial(jax.lax.scan, step), donate_argnums=0)
-    batches = jax.device_put((images, labels))
+    batches = methods.Batch(jnp.asarray(images), jnp.asarray(labels))
 
     def epoch():
         nonlocal state
@@ -188,7 +192,9 @@ def _torch(
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = torch_resnet.resnet(models.RESNETS[name], CLASSES).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=OPTIMIZER.learning_rate, momentum=OPTIMIZER.momentum
+    )
     batches = [
         (torch.tensor(x, device=device).permute(0, 3, 1, 2), torch.tensor(y).to(device))
         for x, y in zip(images, labels.astype(np.int64), strict=True)
@@ -231,30 +237,6 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['model']:<10}{row['epoch']:<10}{row['median']:>9.0f}"
         f"  {spread:<20}  {ratio:>8}"
     )
-
-
-def _machine(config: Config) -> dict[str, Any]:
-    """What the figures depend on."""
-    device = jax.devices()[0]
-    versions = {"python": platform.python_version(), "jax": jax.__version__}
-    if config.peers:
-        import torch
-
-        versions["torch"] = torch.__version__
-    return {
-        "device": device.device_kind,
-        "platform": device.platform,
-        "processor": platform.processor() or platform.machine(),
-        "threads": config.threads,
-        "compiler_options": xla.compiler_options(),
-        "versions": versions,
-    }
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    """The configuration in JSON's types."""
-    out = None if config.out is None else str(config.out)
-    return {**dataclasses.asdict(config), "out": out}
 
 
 if __name__ == "__main__":

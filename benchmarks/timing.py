@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from benchmarks.models import Batch
-from benchmarks.steps import State, Step
+from benchmarks.steps import Step
+from experiments.methods import Batch, State
 from experiments.models import xla
 
 _SAMPLE_SECONDS = 0.05  # shorter steps are repeated within one sample

@@ -96,6 +96,7 @@ class Method:
     context: Context
     loss: LossFn
     optimizer: optax.GradientTransformation
+    linearize: Callable[..., Any] = ltjax.linearize
 
     def init(self, params: Any, rest: Any, inputs: jax.Array, key: jax.Array) -> State:
         """The first state; only the shape of ``inputs`` counts."""
@@ -170,9 +171,7 @@ class Method:
                 losses = losses + self.config.feature_penalty * penalty
             return losses
 
-        value, jac, (outputs, rest) = ltjax.linearize(
-            values, state.params, has_aux=True
-        )
+        value, jac, (outputs, rest) = self.linearize(values, state.params, has_aux=True)
         losses = losses_of(outputs) if of_logits else value
         return losses, jac, outputs, rest
 

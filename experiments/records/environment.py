@@ -10,26 +10,46 @@ from typing import Any
 import jax
 
 _PACKAGES = (
-    *("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "scikit-learn"),
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpy",
+    "orbax-checkpoint",
+    "scikit-learn",
 )
 
 
-def environment() -> dict[str, Any]:
-    """Versions, device and commit of this process."""
+def environment(*others: str) -> dict[str, Any]:
+    """Versions, also of ``others``, device and commit of this process."""
     device = jax.devices()[0]
     return {
         "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        | {name: _version(name) for name in (*_PACKAGES, *others)},
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
             "count": jax.device_count(),
             "processes": jax.process_count(),
-            "cpu_cores": os.cpu_count(),
+            "cpu_cores": cores(),
             "machine": platform.machine(),
         },
         "commit": _commit(),
     }
+
+
+def cores() -> int:
+    """Cores that this process may use, which is also XLA's number of threads."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:

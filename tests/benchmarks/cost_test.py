@@ -172,7 +172,7 @@ def test_table_is_written_as_json_markdown_and_picture(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "cost.json").read_text())
     assert [c["method"] for c in found["cells"]] == ["sgd", "absgd"]
     assert found["cells"][1]["flops_ratio"] < 1.5
-    assert found["machine"]["versions"]["jax"] == jax.__version__
+    assert found["environment"]["versions"]["jax"] == jax.__version__
     assert "| ABSGD |" in (tmp_path / "cost.md").read_text()
     assert (tmp_path / "cost.png").stat().st_size > 10_000
     assert "ABSGD" in console.export_text()
@@ -200,7 +200,7 @@ def test_peer_takes_the_same_gdw_step():
         torch.nn.Linear(100, 1),
         torch.nn.Sigmoid(),
     )
-    ours = step.state.opt_state[0].net
+    ours = step.state.weighting.net
     for (weight, bias), layer in (
         (("w1", "b1"), net[0]),
         (("w2", "b2"), net[2]),
@@ -226,7 +226,7 @@ def test_peer_takes_the_same_gdw_step():
     )
     np.testing.assert_allclose(
         net[0].weight.detach().numpy().T,
-        state.opt_state[0].net["w1"],
+        state.weighting.net["w1"],
         rtol=1e-3,
         atol=1e-5,
     )
