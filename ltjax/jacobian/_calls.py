@@ -7,6 +7,8 @@ rule that clips them, say, a weighted sum of rows is not what the rule gives for
 weighted cotangents, and there is no Jacobian.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -120,15 +122,18 @@ def _custom_vjp(q: Question) -> list[Axis] | None:
 
 def backward(op: Op) -> Program | None:
     """The backward rule of a custom_vjp: operands and cotangents of the results to a
-    cotangent for every operand, 0 where it is of integers."""
+    cotangent for every operand, 0 where it is of integers or closed over."""
     if not all(map(is_inexact, op.outputs)):
         return None
+    closed_over = op.params["num_consts"]
 
     def cotangents(operands, outer):
-        _, pullback = jax.vjp(op.bind, *operands)
+        fun = partial(op.bind, *operands[:closed_over])
+        _, pullback = jax.vjp(fun, *operands[closed_over:])
+        told = [None] * closed_over + list(pullback(outer))
         return [
-            x if is_inexact(a) else jnp.zeros((), jnp.float32)
-            for x, a in zip(pullback(outer), op.inputs, strict=True)
+            x if x is not None and is_inexact(a) else jnp.zeros((), jnp.float32)
+            for x, a in zip(told, op.inputs, strict=True)
         ]
 
     program, _ = trace(cotangents, abstract(op.inputs), tuple(abstract(op.outputs)))

@@ -42,6 +42,26 @@ def test_operands_that_the_rule_reaches(fun):
     assert_products(losses_fn, w)
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.checkpoint], ids=["", "checkpoint"])
+def test_rule_that_closes_over_traced_data(wrap):
+    w = array(2, 3, 3)
+
+    @jax.jit
+    def check(x):
+        def losses_fn(w):
+            fun = jax.custom_vjp(lambda z: z * jnp.tanh(x))
+            fun.defvjp(lambda z: (fun(z), None), lambda _, g: (2 * g * jnp.tanh(x),))
+            return wrap(lambda w: jnp.sum(fun(x @ w) ** 2, 1))(w)
+
+        _, jac = ltjax.linearize(losses_fn, w)
+        rows = jax.jacrev(losses_fn)(w)
+        return jac.dense(), jac.norms(definition="row"), rows
+
+    dense, norms, rows = check(array(1, B, 3))
+    np.testing.assert_allclose(dense, rows, rtol=1e-12)
+    np.testing.assert_allclose(norms, jnp.linalg.norm(rows, axis=(1, 2)), rtol=1e-12)
+
+
 def test_rule_that_sends_cotangents_to_other_examples():
     x, w = array(1, B, 3), array(2, 3, 3)
 

@@ -105,8 +105,13 @@ def _cond(index, *args, branches, **_):
 def _while(*args, cond_nconsts, cond_jaxpr, body_nconsts, body_jaxpr, **_):
     test, body = args[:cond_nconsts], args[cond_nconsts : cond_nconsts + body_nconsts]
     state = list(args[cond_nconsts + body_nconsts :])
-    while _closed(cond_jaxpr, [*test, *state])[0]:
-        state = _closed(body_jaxpr, [*body, *state])
+    while np.any(going := _closed(cond_jaxpr, [*test, *state])[0]):
+        moved = _closed(body_jaxpr, [*body, *state])
+        # Under vmap each of several loops ends by itself.
+        state = [
+            np.where(going.reshape(going.shape + (1,) * (x.ndim - going.ndim)), x, old)
+            for x, old in zip(moved, state, strict=True)
+        ]
     return state
 
 

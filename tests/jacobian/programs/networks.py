@@ -173,7 +173,7 @@ def _statistic(s, h):
         if own.shape != h.shape:
             raise Reject
     m, v = s.any(("mean", "var"), ("mean", "std"), ("max", "var"), ("sum", "mean"))
-    if s.batch % 2 == 0 and s.chance(0.15):
+    if s.batch % 2 == 0 and s.chance(0.15) and s.batch > 2:  # of several examples
         half = s.batch // 2
         parts = f"{own}.reshape(2, {half}, *{own.shape[1:]}).mean(1)"
         r = s.emit(f"jnp.repeat(stat({parts}), {half}, axis=0)")
