@@ -17,6 +17,7 @@ from ltjax.jacobian import Jacobian as Jacobian
 from ltjax.jacobian import check as check
 from ltjax.jacobian import linearize as linearize
 from ltjax.jacobian import linearize_examples as linearize_examples
+from ltjax.jacobian import linearize_microbatches as linearize_microbatches
 from ltjax.transforms import AbsgdState as AbsgdState
 from ltjax.transforms import GdwState as GdwState
 from ltjax.transforms import GradTailState as GradTailState
@@ -36,6 +37,7 @@ from ltjax.transforms import l2rw_weights as l2rw_weights
 from ltjax.transforms import logit_cotangents as logit_cotangents
 from ltjax.transforms import max_norm as max_norm
 from ltjax.transforms import product as product
+from ltjax.transforms import weighted_value_and_grad as weighted_value_and_grad
 from ltjax.transforms import zero_mean_weights as zero_mean_weights
 
 __version__ = _metadata.version("ltjax")

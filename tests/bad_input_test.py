@@ -174,7 +174,39 @@ CASES = {
         lambda: ltjax.absgd(1.0, erm_weight=-1), ValueError, r"erm_weight .*-1"
     ),
     "absgd no losses": Case(
-        lambda: step(ltjax.absgd(1.0)), TypeError, "missing .*'losses'"
+        lambda: ltjax.absgd(1.0).update(DENSE, ltjax.absgd(1.0).init(PARAMS), PARAMS),
+        TypeError,
+        "missing .*'losses'.*per-example gradients",
+    ),
+    "gdw no logits": Case(
+        lambda: gdw().update(
+            jax.tree.map(lambda p: jnp.ones((B, C, *p.shape)), PARAMS),
+            gdw().init(PARAMS),
+            PARAMS,
+            labels=Y,
+            meta_grad_fn=meta,
+        ),
+        TypeError,
+        "missing .*'logits'.*per-example gradients",
+    ),
+    "weighted gradient of no weighting": Case(
+        lambda: ltjax.weighted_value_and_grad(losses_fn, ltjax.losses.focal),
+        TypeError,
+        "weighting .*ltjax.absgd.*function",
+    ),
+    "microbatch size": Case(
+        lambda: ltjax.linearize_microbatches(
+            lambda p, x: x, PARAMS, Z, microbatch_size=3
+        ),
+        ValueError,
+        "microbatch_size .*4.*3",
+    ),
+    "losses of another microbatch": Case(
+        lambda: ltjax.linearize_microbatches(
+            lambda p, x: x[0], PARAMS, Z, microbatch_size=2
+        ),
+        ValueError,
+        r"losses_fn .*\(2, \.\.\.\).*\(3,\)",
     ),
     "absgd other batch": Case(
         lambda: step(ltjax.absgd(1.0), losses=jnp.ones(B + 1)),

@@ -4,4 +4,7 @@ from ltjax.jacobian._check import Check as Check
 from ltjax.jacobian._check import check as check
 from ltjax.jacobian._linearize import linearize as linearize
 from ltjax.jacobian._linearize import linearize_examples as linearize_examples
+from ltjax.jacobian._microbatches import (
+    linearize_microbatches as linearize_microbatches,
+)
 from ltjax.jacobian._operator import Jacobian as Jacobian

@@ -91,6 +91,7 @@ def linearize(
     if axes:
         jacobian = VaryingJacobian(jacobian, replicated, axes)
     losses, *aux = outputs
+    jacobian.outputs = losses
     return (losses, jacobian, rebuild(aux)) if has_aux else (losses, jacobian)
 
 
@@ -126,7 +127,7 @@ def linearize_examples(
       [-2. -8.] [2. 4.]
     """
     batch = jax.tree.map(jnp.asarray, batch)
-    _check_batch(batch)
+    check_batch(batch)
     params = _trees.as_params(params)
 
     def losses_fn(p):
@@ -141,7 +142,9 @@ def linearize_examples(
     losses, jac = linearize(losses_fn, params)
     if jac.method == "intercept":
         return losses, jac
-    return losses, ExamplesJacobian(jac, loss_fn, batch)
+    examples = ExamplesJacobian(jac, loss_fn, batch)
+    examples.outputs = losses
+    return losses, examples
 
 
 def _trace(
@@ -159,7 +162,7 @@ def _trace(
                 f"got {type(out).__name__}."
             )
         losses, aux = out
-        _check_outputs(losses)
+        check_outputs(losses)
         leaves, structure = jax.tree.flatten(aux)
         arrays = [isinstance(x, (jax.Array, np.ndarray)) for x in leaves]
         static = [None if a else x for x, a in zip(leaves, arrays, strict=True)]
@@ -173,7 +176,7 @@ def _trace(
     return jax.make_jaxpr(flat)(params), rebuild
 
 
-def _check_outputs(outputs: Any) -> None:
+def check_outputs(outputs: Any) -> None:
     if not isinstance(outputs, jax.Array):
         raise TypeError(
             "losses_fn must return one array (and aux with has_aux=True), "
@@ -192,7 +195,7 @@ def _check_outputs(outputs: Any) -> None:
         )
 
 
-def _check_batch(batch: Any) -> None:
+def check_batch(batch: Any) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(batch)
     if not leaves:
         raise ValueError("batch must hold at least one array, got none.")

@@ -7,6 +7,7 @@ and, rarely, the norms of the rows. All of them share one forward pass.
 """
 
 import abc
+from collections.abc import Mapping
 from typing import Any, final
 
 import jax
@@ -15,7 +16,7 @@ import optax
 
 from ltjax import _validate
 from ltjax._numerics import at_least_float32, widest
-from ltjax.jacobian import _trees
+from ltjax.jacobian import _standins, _trees
 from ltjax.jacobian._chunks import ChunkSize, chunk_sizes
 
 DEFINITIONS = ("row", "frozen", "attribution")
@@ -50,7 +51,12 @@ class Jacobian(abc.ABC):
     `Jacobian.from_rows`. They live inside one trace: make and use them in the same
     jitted function.
 
+    Training loops may pass a Jacobian on as a gradient, to an optimiser that starts
+    with a `Weighting`: as a tree it has the structure of ``params``. Its leaves stand
+    for rows that are not computed.
+
     Attributes:
+      outputs: the outputs, None for a Jacobian `from_rows`.
       shape: shape of the outputs.
       dtype: dtype of the outputs.
       params: the parameters (arrays, or their shapes and dtypes).
@@ -62,10 +68,18 @@ class Jacobian(abc.ABC):
         self, params: Any, shape: tuple[int, ...], dtype: Any, method: str, reason: str
     ):
         self.params = params
+        self.outputs: jax.Array | None = None
         self.shape = tuple(shape)
         self.dtype = dtype
         self.method = method
         self.reason = reason
+
+    def __init_subclass__(cls):
+        _standins.register(cls)
+
+    def __contains__(self, name: Any) -> bool:
+        """Whether ``params`` has this entry; Flax's ``TrainState`` asks gradients."""
+        return isinstance(self.params, Mapping) and name in self.params
 
     @staticmethod
     def from_rows(rows: Any, params: Any, shape: tuple[int, ...]) -> "Jacobian":
@@ -220,20 +234,6 @@ class RowsJacobian(Jacobian):
 
         leaves = jax.tree.leaves(jax.tree.map(squares, _trees.select(self._rows, mask)))
         return jnp.sqrt(sum(leaves, start=jnp.zeros(self.shape, self.dtype)))
-
-
-def as_jacobian(updates: Any, params: Any, shape: tuple[int, ...]) -> Jacobian:
-    """``updates`` (a `Jacobian` or a tree of per-example gradients) as a `Jacobian`."""
-    if not isinstance(updates, Jacobian):
-        drop = _trees.drop_axes
-        template = params if params is not None else drop(updates, len(shape))
-        return Jacobian.from_rows(updates, template, shape)
-    if updates.shape != tuple(shape):
-        raise ValueError(
-            f"updates is the Jacobian of outputs of shape {updates.shape}, "
-            f"which must be {tuple(shape)} here."
-        )
-    return updates
 
 
 def _check_definition(definition: str | None) -> None:

@@ -20,5 +20,8 @@ from ltjax.transforms._l2rw import l2rw as l2rw
 from ltjax.transforms._l2rw import l2rw_weights as l2rw_weights
 from ltjax.transforms._max_norm import MaxNormState as MaxNormState
 from ltjax.transforms._max_norm import max_norm as max_norm
+from ltjax.transforms._value_and_grad import (
+    weighted_value_and_grad as weighted_value_and_grad,
+)
 from ltjax.transforms._weighting import Weighting as Weighting
 from ltjax.transforms._weighting import product as product

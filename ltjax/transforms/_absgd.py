@@ -12,6 +12,7 @@ from ltjax.transforms._weighting import (
     Weighting,
     count_step,
     effective_size,
+    outputs_of,
     state_dtype,
 )
 
@@ -118,8 +119,9 @@ def absgd(
         g = \tfrac{1}{B} \sum_i
             \left( e^{\ell_i / \lambda} / u + \epsilon \right) \nabla \ell_i
 
-    Its cost is that of plain SGD. ``update`` needs ``losses=[B]`` (any shape that the
-    Jacobian has).
+    Its cost is that of plain SGD. ``update`` takes ``losses=[B]`` (any shape that the
+    Jacobian has); those of the Jacobian by default, needed with a tree of per-example
+    gradients.
 
     Args:
       temperature: lambda, a number other than 0 or a schedule of the step. Positive:
@@ -179,9 +181,9 @@ def absgd(
             temperature=jnp.zeros((), dtype),
         )
 
-    def weights(jac, state, params=None, *, losses, **extra_args):
+    def weights(jac, state, params=None, *, losses=None, **extra_args):
         del params, extra_args
-        _validate.array("losses", losses, shape=jac.shape, kind="floating")
+        losses = outputs_of(jac, "losses", losses)
         dtype = state.log_u.dtype
         value = temperature(state.step) if callable(temperature) else temperature
         value = jnp.asarray(value, dtype)

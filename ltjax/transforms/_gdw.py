@@ -15,8 +15,15 @@ import optax
 
 from ltjax import _validate
 from ltjax._numerics import EPS, at_least_float32
-from ltjax.jacobian._operator import Jacobian, as_jacobian
-from ltjax.transforms._weighting import Update, Weighting, count_step, state_dtype
+from ltjax.jacobian._operator import Jacobian
+from ltjax.jacobian._updates import as_jacobian
+from ltjax.transforms._weighting import (
+    Update,
+    Weighting,
+    count_step,
+    outputs_of,
+    state_dtype,
+)
 
 LEVELS = ("class", "instance")
 _MAX_PROBABILITY = 0.999
@@ -211,7 +218,7 @@ def gdw(
     ``updates`` is the Jacobian of the ``[B, C]`` logits, or a tree of leaves
     ``(B, C, *param.shape)``. ``update`` needs ``params`` and
 
-    - ``logits=[B, C]`` and ``labels=[B]`` of the batch,
+    - ``labels=[B]`` of the batch, and ``logits=[B, C]`` with a tree of gradients,
     - ``meta_grad_fn``: ``params -> gradient`` of the mean loss on a batch of clean,
       balanced data, called once with the parameters of the look-ahead. With batch
       normalisation it should use the meta batch's own statistics and discard the
@@ -292,8 +299,11 @@ def gdw(
             other_weight=jnp.zeros((), dtype),
         )
 
-    def weigh(jac, state, params=None, *, logits, labels, meta_grad_fn, **extra_args):
+    def weigh(
+        jac, state, params=None, *, labels, meta_grad_fn, logits=None, **extra_args
+    ):
         del extra_args
+        logits = outputs_of(jac, "logits", logits)
         _validate.array("logits", logits, shape=(None, num_classes))
         check_meta(params, meta_grad_fn)
         dtype = state.net["w1"].dtype
@@ -361,11 +371,15 @@ def _lookahead(jac, params, cotangents, learning_rate):
     return jax.tree.map(step, params, jac.vjp(cotangents))
 
 
-def _logits_jacobian(updates, params, *, logits, labels, **extra_args):
+def _logits_jacobian(updates, params, *, labels, logits=None, **extra_args):
     """``updates`` as the Jacobian of logits."""
     del extra_args
-    _validate.classification(logits, labels)
-    return as_jacobian(updates, params, logits.shape)
+    if logits is not None:
+        _validate.classification(logits, labels)
+        return as_jacobian(updates, params, logits.shape)
+    jac = as_jacobian(updates, params, None)
+    _validate.classification(outputs_of(jac, "logits", None), labels)
+    return jac
 
 
 class _Flows(NamedTuple):

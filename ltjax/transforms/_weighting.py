@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ltjax import _validate
 from ltjax._numerics import EPS, safe_divide, widest
-from ltjax.jacobian._operator import Jacobian, as_jacobian
+from ltjax.jacobian._operator import Jacobian
+from ltjax.jacobian._updates import as_jacobian
 
 
 class Update:
@@ -208,6 +210,18 @@ def product(*weightings: Weighting) -> Weighting:
     return Weighting.from_weights(init, weights, observe)
 
 
+def outputs_of(jac: Jacobian, name: str, given: jax.Array | None) -> jax.Array:
+    """The outputs that a weighting was given by name, or else the Jacobian's own."""
+    outputs = jac.outputs if given is None else given
+    if outputs is None:
+        raise TypeError(
+            f"missing required keyword argument {name!r}, which per-example gradients "
+            "do not bring."
+        )
+    _validate.array(name, outputs, shape=jac.shape, kind="floating")
+    return outputs
+
+
 def effective_size(weights: jax.Array) -> jax.Array:
     """``(sum w)^2 / sum w^2``: how many equally weighted examples these amount to."""
     scaled = safe_divide(weights, jnp.full_like(weights, jnp.max(jnp.abs(weights))))
@@ -230,13 +244,4 @@ def _losses_jacobian(updates, params, *, losses=None, **extra_args) -> Jacobian:
     del extra_args
     if isinstance(updates, Jacobian):
         return updates
-    if losses is not None:
-        return as_jacobian(updates, params, jnp.shape(losses))
-    if params is None:
-        raise ValueError("params must be given with per-example gradients, got None.")
-    rows = jax.tree.leaves(updates)
-    leaves = jax.tree.leaves(params)
-    if not rows or not leaves:
-        raise ValueError("updates must hold at least one array, got none.")
-    axes = max(jnp.ndim(rows[0]) - jnp.ndim(leaves[0]), 1)
-    return as_jacobian(updates, params, jnp.shape(rows[0])[:axes])
+    return as_jacobian(updates, params, None if losses is None else jnp.shape(losses))
