@@ -19,7 +19,7 @@ from experiments.configs import PRESETS
 ROOT = pathlib.Path(__file__).parents[1]
 SITE = sorted(p for p in ROOT.glob("docs/**/*.md") if "_build" not in p.parts)
 PAGES = [*sorted(ROOT.glob("*.md")), *SITE]
-FOLDERS = ("ltjax", "experiments", "benchmarks", "tests", "docs", ".ci")
+FOLDERS = ("ltjax", "examples", "experiments", "benchmarks", "tests", "docs", ".ci")
 
 
 @pytest.fixture
@@ -189,7 +189,8 @@ def test_the_reference_has_nothing_else():
 
 
 def test_pages_named_in_the_code_exist():
-    folders = [ROOT / name for name in ("ltjax", "experiments", "benchmarks", "tests")]
+    names = ("ltjax", "examples", "experiments", "benchmarks", "tests")
+    folders = [ROOT / name for name in names]
     files = itertools.chain.from_iterable(f.rglob("*.py") for f in folders)
     named = {n for f in files for n in re.findall(r"\bdocs/\w+\.md", f.read_text())}
     assert named

@@ -17,5 +17,5 @@ def test_example_runs_and_learns(strict_promotion):
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     names: dict = {}
     exec(code, names)
-    logits = names["nnx"].merge(names["graphdef"], names["params"])(names["x"])
+    logits = names["model"](names["x"])
     assert (logits.argmax(1) == names["y"]).mean() > 0.7

@@ -65,7 +65,7 @@ class RearrangedJacobian(Jacobian):
         return self._jacobian._norms(inner, chunk_size, definition)
 
     def _inner(self, leaves: Sequence[Any], rest: Any) -> Any:
-        treedef = jax.tree.structure(self._jacobian.params)
+        treedef: Any = jax.tree.structure(self._jacobian.params)
         own = dict(zip(self._indices, leaves, strict=True))
         full = [own.get(i, rest) for i in range(treedef.num_leaves)]
         return jax.tree.unflatten(treedef, full)

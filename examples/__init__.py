@@ -1,0 +1,1 @@
+"""One training loop a file: where ltjax goes in each of them."""
