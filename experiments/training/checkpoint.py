@@ -10,6 +10,7 @@ import contextlib
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from typing import Any
@@ -36,8 +37,7 @@ class Checkpoints:
     def __init__(self, folder: PathLike | str, say: Callable[[str], None] = print):
         """Opens the folder; ``say`` is told of checkpoints that cannot be read."""
         self._say = say
-        self._quiet = contextlib.ExitStack()
-        self._quiet.enter_context(_quiet_background())
+        self._quiet = _quiet_background()
         self._folder = epath.Path(folder).absolute()  # Orbax takes no relative paths
         policy = ocp.checkpoint_managers
         self._manager = ocp.CheckpointManager(
@@ -193,14 +193,17 @@ def _brief(error: Exception) -> str:
     return text if len(text) <= 160 else f"... {text[-160:]}"
 
 
-@contextlib.contextmanager
-def _quiet_background() -> Iterator[None]:
-    """Prints nothing of errors in the background: the next call raises them again."""
+def _quiet_background() -> contextlib.ExitStack:
+    """Prints nothing of errors in the background: the next call raises them again.
+
+    This holds until the result is closed. It outlives a run that fails, since tasks of
+    Orbax's report when they are collected.
+    """
     unraisable, excepthook = sys.unraisablehook, threading.excepthook
-    absl = logging.getLogger("absl")
 
     def is_news(record):
-        return record.levelno < logging.ERROR or "orbax" not in record.pathname
+        source = f"{record.pathname} {logging.Formatter().format(record)}"
+        return record.levelno < logging.ERROR or "orbax" not in source
 
     def thread_failed(args):
         if args.thread is None or "orbax" not in type(args.thread).__module__:
@@ -211,13 +214,17 @@ def _quiet_background() -> Iterator[None]:
         if "Event loop is closed" not in str(args.exc_value):
             unraisable(args)
 
+    undo = contextlib.ExitStack()
+    undo.callback(setattr, sys, "unraisablehook", unraisable)
+    undo.callback(setattr, threading, "excepthook", excepthook)
     sys.unraisablehook, threading.excepthook = ignored, thread_failed
-    absl.addFilter(is_news)
-    try:
-        yield
-    finally:
-        sys.unraisablehook, threading.excepthook = unraisable, excepthook
-        absl.removeFilter(is_news)
+    # Of arrays that fail together, Orbax awaits the first; asyncio logs the others.
+    for logger in (logging.getLogger("absl"), logging.getLogger("asyncio")):
+        logger.addFilter(is_news)
+        undo.callback(logger.removeFilter, is_news)
+    undo.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", ".*serialize.* was never awaited")
+    return undo
 
 
 def _score(metrics: Mapping[str, float]) -> float:

@@ -1,7 +1,12 @@
 """Checkpoints round-trip exactly, and half-written ones are never used."""
 
+import asyncio
 import gc
+import itertools
+import logging
 import re
+import sys
+import threading
 import time
 from typing import NamedTuple
 
@@ -9,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.training.checkpoint import Checkpoints
@@ -159,6 +165,53 @@ def test_no_checkpoint_that_can_be_read_is_an_error(tmp_path):
     # Nothing is deleted, since it may be the template that does not fit.
     assert {"1", "2"} <= {p.name for p in tmp_path.iterdir()}
     second.close()
+
+
+class Full:
+    """An array on a full disk."""
+
+    def __getitem__(self, index):
+        return self
+
+    with_transaction = __getitem__
+
+    async def write(self, *args, **kwargs):
+        raise ValueError("no space")
+
+
+@pytest.fixture
+def hooks(monkeypatch):
+    """Puts back what a failed run leaves in place until the process ends."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    for name in ("absl", "asyncio"):
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "filters", list(logger.filters))
+
+
+@pytest.mark.usefixtures("hooks")
+def test_arrays_that_fail_together_are_one_error(
+    tmp_path, monkeypatch, caplog, capfd, recwarn
+):
+    turns = itertools.count()
+
+    async def opened(*args, **kwargs):
+        for _ in range(next(turns)):  # the others are at every stage when one fails
+            await asyncio.sleep(0)
+        return Full()
+
+    arrays = {str(i): jnp.ones(3) for i in range(20)}
+    checkpoints = Checkpoints(tmp_path)
+    monkeypatch.setattr(tensorstore, "open", opened)
+    checkpoints.save(1, arrays, {}, score=0.0)
+    with pytest.raises(RunError, match=r"cannot be written .* no space"):
+        checkpoints.wait()
+    del checkpoints
+    time.sleep(1.0)  # for the threads that still hold what failed
+    gc.collect()
+    assert not caplog.records
+    assert not recwarn.list
+    assert capfd.readouterr() == ("", "")
 
 
 def test_sharded_arrays_come_back_sharded(checkpoints):
