@@ -165,8 +165,8 @@ def rule(*names: str, mixed: bool = False) -> Callable[[Rule], Rule]:
 
     Args:
       *names: names of the primitives.
-      mixed: whether the rule is also asked where some results are shared; it is not by
-        default, and all operands are then.
+      mixed: whether the rule is also asked where results are shared or differ in their
+        batch axes; it is not by default, and all operands are shared then.
     """
 
     def register(fun: Rule) -> Rule:
@@ -188,7 +188,7 @@ def answer(question: Question) -> list[Axis] | None:
     found = _RULES.get(question.op.name)
     if found is None:
         return None
-    if SHARED in question.axes and question.op.name not in _MIXED:
+    if question.axis == SHARED and question.op.name not in _MIXED:
         return question.all(SHARED)
     axes = found(question)
     return None if axes is None else list(axes)
@@ -200,7 +200,7 @@ def _elementwise(q: Question) -> list[Axis]:
     return [q.axis if s else SHARED for s in same]
 
 
-@rule("optimization_barrier")
+@rule("optimization_barrier", mixed=True)
 def _one_by_one(q: Question) -> list[Axis]:
     """Results are the operands, one by one."""
     return list(q.axes)

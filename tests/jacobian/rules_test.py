@@ -17,6 +17,7 @@ from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._independence import operand_axes
 from ltjax.jacobian._jaxpr import read, run, shape_of, trace
 from ltjax.jacobian._rules import ELEMENTWISE, SHARED
+from tests.jacobian.reference import assert_products
 
 B = 3
 S = SHARED
@@ -495,6 +496,28 @@ def test_examples_are_followed(name, fun, shapes, axis, expected):
     for got, wanted in zip(answer, expected, strict=True):
         assert wanted is None or got == wanted
     _assert_true(op, env, axis, answer)
+
+
+@pytest.mark.parametrize(
+    ("parts", "size"),
+    [
+        (lambda x: jnp.unstack(x, axis=2), 2),
+        (lambda x: lax.split(x, (1, 1), 2), 2),
+        (lambda x: lax.sort((x, x**2), dimension=2), 2),
+        (lambda x: jnp.linalg.qr(x), B),
+        (lambda x: lax.optimization_barrier((x, x)), 2),
+    ],
+    ids=["unstack", "split", "sort", "qr", "optimization_barrier"],
+)
+def test_results_that_are_used_along_different_axes(parts, size, x64):
+    x = jnp.asarray(_array(1, B, B, size), jnp.float64)
+
+    def losses_fn(p):
+        a, b = parts(x * (1 + p))
+        b = jnp.moveaxis(b, 1, 0)
+        return jnp.sin(a).reshape(B, -1).sum(1) + b.reshape(B, -1).sum(1)
+
+    assert_products(losses_fn, jnp.asarray(_array(2, B, 1, 1), jnp.float64))
 
 
 @pytest.mark.parametrize("name", [n for n, case in REFUSED.items() if case])
