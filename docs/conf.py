@@ -9,7 +9,6 @@ sys.path.insert(0, str(HERE / "extensions"))
 
 project = "ltjax"
 author = "the ltjax authors"
-copyright = author
 release = metadata.version("ltjax")
 
 extensions = [
@@ -55,5 +54,6 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "show_toc_level": 2,
 }
+html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False

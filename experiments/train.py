@@ -1,13 +1,19 @@
 """Trains a model with any of the methods, on anything from a laptop to a TPU pod.
 
-    python -m experiments.train --list
-    python -m experiments.train PRESET [settings] [--help]
+    python -m experiments.train --list [WORDS]       # presets; those with all WORDS
+    python -m experiments.train PRESET --help        # its settings
+    python -m experiments.train PRESET --dry-run     # what it would do, and how long
+    python -m experiments.train PRESET [settings]    # do it
+
+Try `smoke` first: it takes seconds and reads no data. For your own CSV file or folder
+of images take `table` or `images`, see docs/own_data.md.
 
 The same command resumes a run that was interrupted, from its last checkpoint, and ends
-with the very same parameters. See docs/training.md.
+with the very same parameters. See docs/training.md, also for completion by Tab.
 """
 
 import dataclasses
+import difflib
 import errno
 import sys
 from collections.abc import Sequence
@@ -25,6 +31,7 @@ from experiments.datasets import DataNotFoundError
 from experiments.methods import LOSSES, WEIGHTINGS
 from experiments.training import Machine as Machine
 from experiments.training import RunError as RunError
+from experiments.training import rehearse as rehearse
 from experiments.training import train as train
 from experiments.training.errors import explained
 
@@ -44,6 +51,8 @@ class Command:
     machine: Annotated[Machine, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=Machine
     )
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print what would be done and for how long, and write nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,10 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__.strip())
         return 0
-    if argv[0] == "--list":
-        _print_presets()
-        return 0
+    if argv[0].startswith("--tyro-"):
+        _print_completion(argv)
     try:
+        if argv[0] == "--list":
+            _print_presets(argv[1:])
+            return 0
         return _run(argv)
     except (RunError, DataNotFoundError) as error:
         message = str(error)
@@ -89,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     name, *settings = argv
     if name not in configs.PRESETS:
-        raise RunError(f"no preset is named {name!r}; --list shows their names.")
+        close = difflib.get_close_matches(name, configs.PRESETS)
+        hint = f" Close: {', '.join(close)}." if close else ""
+        raise RunError(f"no preset is named {name!r}; --list shows their names.{hint}")
     with explained():
         command = parse(configs.PRESETS[name], settings, name)
     machine = command.machine
@@ -98,6 +111,9 @@ def _run(argv: Sequence[str]) -> int:
             machine.coordinator, machine.num_processes, machine.process_id
         )
     run = Path(machine.out or f"runs/{name}")
+    if command.dry_run:
+        rehearse(command.config, machine, run)
+        return 0
     return train(command.config, machine, run, preset=name)
 
 
@@ -139,17 +155,40 @@ def _with_kinds(
     return config, rest
 
 
-def _print_presets() -> None:
+def _print_completion(argv: Sequence[str]) -> None:
+    """Completion of settings, for a shell function named ``train``."""
+    tyro.cli(
+        tyro.conf.AvoidSubcommands[Command],
+        prog="train",
+        args=argv,
+        default=Command(config=configs.PRESETS["smoke"].config),
+    )
+
+
+def _print_presets(words: Sequence[str]) -> None:
     """One line a preset, never cut, so that it can be searched."""
     console = Console(soft_wrap=True, highlight=False)
-    for name, preset in configs.PRESETS.items():
-        if name.endswith("-small"):
-            continue
-        twin = " (also -small)" if f"{name}-small" in configs.PRESETS else ""
-        data, known = configs.needs(preset.config), preset.published
-        figure = f"; published {known.accuracy:.2f} %" if known else ""
-        about = f"{twin}: {preset.about}; reads {data}{figure}"
-        console.print(Text.assemble((name, "bold"), about))
+    lines = {
+        name: _described(name, preset)
+        for name, preset in configs.PRESETS.items()
+        if not name.endswith("-small")
+    }
+    found = [
+        (name, line)
+        for name, line in lines.items()
+        if all(word.lower() in f"{name}{line}".lower() for word in words)
+    ]
+    if not found:
+        raise RunError(f"no preset has all of {', '.join(words)} in its line.")
+    for name, line in found:
+        console.print(Text.assemble((name, "bold"), line))
+
+
+def _described(name: str, preset: configs.Preset) -> str:
+    twin = " (also -small)" if f"{name}-small" in configs.PRESETS else ""
+    data, known = configs.needs(preset.config), preset.published
+    figure = f"; published {known.accuracy:.2f} %" if known else ""
+    return f"{twin}: {preset.about}; reads {data}{figure}"
 
 
 if __name__ == "__main__":

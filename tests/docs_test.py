@@ -136,6 +136,13 @@ def test_imports_of_examples_work(page):
                     assert found, f"{node.module}.{alias.name}"
 
 
+def test_published_figures_are_on_the_page_of_papers():
+    text = (ROOT / "docs" / "papers.md").read_text()
+    known = {f"{p.published.accuracy:.2f}" for p in PRESETS.values() if p.published}
+    assert "87.97" in known
+    assert not {figure for figure in known if figure not in text}
+
+
 def test_definitions_can_be_written_into_the_function():
     (code,) = _blocks((ROOT / "docs" / "jacobian.md").read_text(), "python")
     names: dict = {}

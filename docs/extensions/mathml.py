@@ -19,12 +19,20 @@ _ALIASES = {  # commands that docutils knows by another name only
     r"\dots": r"\ldots",
     r"\texttt": r"\mathtt",
 }
+_OPERATOR = r"\\(?:log|exp|min|max|cos|arg)(?![A-Za-z])"
+# TeX sets a thin space between such a name and what it is beside, unless that is a sign
+# or a bracket.
+_BEFORE = re.compile(rf"(?<=[\w}}])\s*(?={_OPERATOR})")
+_AFTER = re.compile(
+    rf"({_OPERATOR})\s*(?=[A-Za-z0-9]|\\(?!big|Big|left|[,;!])[A-Za-z])"
+)
 
 
 def _mathml(node: nodes.Element, *, as_block: bool) -> str:
     tex = node.astext()
     if r"\\" in tex and r"\begin" not in tex:
         tex = rf"\begin{{aligned}}{tex}\end{{aligned}}"
+    tex = _AFTER.sub(r"\1\\,", _BEFORE.sub(r"\\,", tex))
     tex = re.sub(r"\\[A-Za-z]+", lambda m: _ALIASES.get(m[0], m[0]), tex)
     try:
         return tex2mathml(tex, as_block=as_block)

@@ -20,6 +20,7 @@ from experiments.configs import (
     gradtail,
     ldam,
     logit_adjustment,
+    own,
     smoke,
     weight_balancing,
 )
@@ -31,6 +32,7 @@ from experiments.configs.settings import TrainConfig as TrainConfig
 
 _FULL: dict[str, Preset] = {
     **smoke.PRESETS,
+    **own.PRESETS,
     **gdw.PRESETS,
     **absgd.PRESETS,
     **clothing1m.PRESETS,

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from experiments.configs import TrainConfig
 from experiments.datasets import Splits
 from experiments.methods import MethodConfig
 from experiments.methods.post_hoc import adjusted, class_priors
-from experiments.records.epochs import REGIONS, Row
+from experiments.records.epochs import LAST, REGIONS, Row
 from ltjax import heads, metrics
 
 _TAUS = np.linspace(0.0, 3.0, 61, dtype=np.float32)
@@ -21,6 +22,11 @@ class Predictions(NamedTuple):
     logits: np.ndarray  # [N, C]; [N, 1] in regression
     embeddings: np.ndarray  # [N, E]
     targets: np.ndarray  # [N]
+
+
+def is_due(config: TrainConfig, epoch: int) -> bool:
+    """Whether an epoch, counted from 1, ends in an evaluation."""
+    return epoch % config.eval_every == 0 or epoch > config.epochs - LAST
 
 
 def evaluate(

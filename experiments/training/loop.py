@@ -19,7 +19,7 @@ from experiments import datasets
 from experiments.configs import TrainConfig
 from experiments.datasets import Splits
 from experiments.records.environment import environment
-from experiments.records.epochs import LAST, Row, score, select
+from experiments.records.epochs import Row, score, select
 from experiments.records.files import flat, plain
 from experiments.records.folder import RunFolder
 from experiments.training import evaluation, totals
@@ -70,9 +70,25 @@ def train(
       DataNotFoundError: if the data is not on this machine.
     """
     console = Console(quiet=jax.process_index() > 0, highlight=False)
+    splits, mesh, program = prepare(config, machine, splits=splits, make=make)
+    console.print(datasets.describe(splits), soft_wrap=True)
+    folders = _open_folders(config, machine, run, splits, preset)
+    return Trainer(config, machine, run, splits, mesh, program, folders, console).run()
+
+
+def prepare(
+    config: TrainConfig,
+    machine: Machine,
+    *,
+    splits: Splits | None = None,
+    make: Callable[..., Any] | None = None,
+) -> tuple[Splits, Mesh, Program]:
+    """The data of a run, the devices, and the functions to be compiled.
+
+    The arguments and errors are those of `train`.
+    """
     with explained():
         splits = datasets.load(config.data) if splits is None else splits
-        console.print(datasets.describe(splits), soft_wrap=True)
         mesh = make_mesh(machine.devices)
         program = Program(
             config,
@@ -83,8 +99,7 @@ def train(
             initial=initial_arrays(config),
             make=make,
         )
-    folders = _open_folders(config, machine, run, splits, preset)
-    return Trainer(config, machine, run, splits, mesh, program, folders, console).run()
+    return splits, mesh, program
 
 
 class Trainer:
@@ -209,7 +224,7 @@ class Trainer:
             }
             for seed in range(config.seeds)
         ]
-        if epoch % config.eval_every == 0 or epoch > config.epochs - LAST:
+        if evaluation.is_due(config, epoch):
             self._predictions = self._predict()
             for row, parts in zip(rows, self._predictions, strict=True):
                 row |= evaluation.evaluate(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import re
 
 import matplotlib.image
@@ -106,6 +107,11 @@ def test_main_writes_numbers_and_pictures(tmp_path, monkeypatch, capsys):
     compare.main(config)
     compare.main(dataclasses.replace(config, scenario="noise"))  # over the first
     printed = capsys.readouterr().out
+    # CE and ABSGD, eight candidates each, two seeds, two scenarios.
+    assert (
+        "2 methods on 1,797 handwritten digits, long-tail and noise: 64 runs of 4 "
+        in (" ".join(printed.split()))
+    )
     assert "ABSGD" in printed
     assert "chosen on validation" in printed
     content = json.loads((config.out / "results.json").read_text())
@@ -124,6 +130,18 @@ def test_main_writes_numbers_and_pictures(tmp_path, monkeypatch, capsys):
     for path in config.out.glob("*.png"):
         image = matplotlib.image.imread(path)[..., :3]
         assert image.min() < 0.5 < image.mean()
+
+
+def test_the_plan_compares_with_the_full_comparison():
+    names, scenarios = tuple(compare.ENTRIES), ("long-tail", "noise")
+    full = compare.plan(names, scenarios, seeds=10, epochs=tuning.EPOCHS)
+    assert "1,600 runs of 30 epochs, 10 seeds" in full
+    assert "100% of the full comparison" in full
+    part = compare.plan(("ce",), scenarios[:1], seeds=5, epochs=15)
+    assert "40 runs of 15 epochs" in part  # a 20th of the methods and scenarios,
+    assert "1% of the full comparison" in part  # a quarter of the steps of each
+    page = pathlib.Path(compare.__file__).parents[1] / "docs" / "compare.md"
+    assert f"It took {compare.FULL_SECONDS} s of\nCPU time" in page.read_text()
 
 
 @pytest.mark.parametrize(

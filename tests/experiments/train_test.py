@@ -315,6 +315,36 @@ def test_list_names_every_preset_and_its_data(capsys):
     assert "LTJAX_DATA" in text
 
 
+def test_list_finds_presets_with_all_words(capsys):
+    assert train.main(["--list", "cifar10", "Noise", "gdw"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all("gdw" in x.lower() and "cifar10" in x and "noise" in x for x in lines)
+    assert train.main(["--list", "cifar10", "nonsense"]) == 1
+    assert "no preset has all of cifar10, nonsense" in capsys.readouterr().err
+
+
+def test_without_arguments_it_says_what_to_type(capsys):
+    assert train.main([]) == 0
+    text = capsys.readouterr().out
+    for said in ("--list", "--dry-run", "PRESET", "smoke"):
+        assert said in text
+
+
+def test_an_unknown_preset_is_told_close_names(capsys):
+    assert train.main(["smoek"]) == 1
+    assert "smoke" in capsys.readouterr().err
+
+
+def test_settings_can_be_completed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--tyro-print-completion", "bash"])
+    assert not stop.value.code
+    script = capsys.readouterr().out
+    assert re.search(r"^complete .* train$", script, re.MULTILINE)
+    assert "--data.noise-rate" in script
+
+
 # Real processes
 
 
