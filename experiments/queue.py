@@ -29,7 +29,7 @@ import tyro
 from experiments.configs import PRESETS
 
 _TRAIN = (sys.executable, "-m", "experiments.train")
-_RECORDS = ("config.json", "summary.json", "metrics.jsonl")
+_RECORDS = ("config.json", "summary.json", "metrics.jsonl", "detection.json")
 _PLACES = ("--init-from", "--data.path", "--data.images")
 
 

@@ -20,7 +20,7 @@ from experiments.records.runs import read_runs
 from experiments.reporting import answers, plots
 from experiments.reporting.answers import Found
 from experiments.reporting.document import bullets, grid
-from experiments.reporting.questions import QUESTIONS, Question
+from experiments.reporting.questions import NOISE, QUESTIONS, Question
 
 _ROOT = Path(__file__).parents[1]
 
@@ -64,6 +64,9 @@ def parts(found: Found) -> dict[str, str]:
             if found.keys() & comparison.presets.keys():
                 table = answers.details(question, comparison, found)
                 made[comparison.prefix] = "\n".join(_table(table))
+    tables = [answers.detections(comparison, found) for comparison in NOISE.comparisons]
+    lines = [line for table in tables if table for line in [*_table(table), ""]]
+    made["detection"] = "\n".join(lines).strip() or "No run yet."
     return made
 
 

@@ -30,6 +30,8 @@ def needs(config: TrainConfig) -> str:
     """The data that a run reads, and from where."""
     if config.data.name in ("digits", "diabetes", "synthetic"):
         return "nothing"
+    if config.data.name == "scenes":
+        return "mnist in $LTJAX_DATA or --data.path"
     human = " with CIFAR-10N labels" if config.data.noise.startswith("human") else ""
     return f"{config.data.name}{human} in $LTJAX_DATA or --data.path"
 
@@ -37,7 +39,7 @@ def needs(config: TrainConfig) -> str:
 def has_small_twin(preset: Preset) -> bool:
     """Not what is small already, streamed, or published for a thousand epochs."""
     config = preset.config
-    return config.model.name not in ("mlp", "patchify", "resnet50") and (
+    return config.model.name not in ("mlp", "unet", "patchify", "resnet50") and (
         config.epochs < 1000
     )
 

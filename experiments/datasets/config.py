@@ -12,6 +12,7 @@ Name = Literal[
     "cifar10",
     "cifar100",
     "mnist",
+    "scenes",
     "imagenet_lt",
     "inaturalist2018",
     "places_lt",
@@ -61,7 +62,8 @@ class DataConfig:
     task: Literal["classification", "regression"] | None = None
     """csv: what to make of the target. Default: by whether it is numbers."""
     image_size: int | None = None
-    """Height and width of images from files. Default: their own, 224 if streamed."""
+    """Height and width of images from files, and of scenes. Default: their own, 224 if
+    streamed."""
     stream: bool | None = None
     """Read images while training. Default: for the large sets only."""
     stream_crop: Literal["area", "place"] = "area"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 
 import numpy as np
@@ -19,6 +19,8 @@ class LazyImages:
 
     read: Callable[[int], bytes]  # picklable: worker processes get a copy
     indices: np.ndarray
+    names: Sequence[str] | None = None
+    """Files that ``read`` reads, if it reads files."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -26,7 +28,12 @@ class LazyImages:
     def __getitem__(self, key):
         if isinstance(key, (int, np.integer)):
             return decode(self.read(int(self.indices[key])))
-        return LazyImages(self.read, self.indices[key])
+        return dataclasses.replace(self, indices=self.indices[key])
+
+    @property
+    def files(self) -> list[str] | None:
+        """Those of the images here."""
+        return self.names and [self.names[i] for i in self.indices]
 
 
 def decode(data: bytes) -> Image.Image:

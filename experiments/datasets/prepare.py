@@ -1,10 +1,11 @@
 """From a set as it comes to splits: chosen, made noisy, brought into final form."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 
-from experiments.datasets import catalogue, source
+from experiments.datasets import catalogue, scenes, source
 from experiments.datasets.checks import check
 from experiments.datasets.config import DataConfig
 from experiments.datasets.images import LazyImages
@@ -23,6 +24,8 @@ def load(config: DataConfig) -> Splits:
       DataNotFoundError: if the set is not on this machine.
       ValueError: if the configuration does not fit the set.
     """
+    if config.name == "scenes":
+        return _scenes(config)
     return _assemble(catalogue.READERS[config.name](config), config)
 
 
@@ -30,6 +33,31 @@ def from_arrays(inputs: np.ndarray, targets: np.ndarray, config: DataConfig) -> 
     """The same from arrays: images or features, integer labels or real targets."""
     part = Labelled(np.asarray(inputs), np.asarray(targets))
     return _assemble(source.from_arrays({"train": part}), config)
+
+
+def _scenes(config: DataConfig) -> Splits:
+    """Scenes are drawn as they are needed: nothing is left to split or to corrupt."""
+    drawn = scenes.load_scenes(scenes.SceneConfig.of(config))
+    parts = {name: Arrays(*part) for name, part in drawn._asdict().items()}
+    inputs, shape, mean, std = prepare_inputs(
+        {name: part.inputs for name, part in parts.items()}, config
+    )
+    targets = {name: part.targets for name, part in parts.items()}
+    indices = {name: np.arange(len(labels)) for name, labels in targets.items()}
+    return Splits(
+        **{name: Arrays(inputs[name], targets[name]) for name in parts},
+        meta=None,
+        num_classes=len(drawn.class_counts),
+        class_names=("background", *map(str, range(10))),
+        class_counts=drawn.class_counts,
+        clean_targets=targets["train"],
+        indices=indices,
+        digest=_digest(indices, targets),
+        mean=mean,
+        std=std,
+        shots=_shots(config),
+        input_shape=shape,
+    )
 
 
 def _assemble(found: Source, config: DataConfig) -> Splits:
@@ -46,7 +74,10 @@ def _assemble(found: Source, config: DataConfig) -> Splits:
     targets = {split: labels[c.part][c.indices] for split, c in chosen.items()}
     clean = targets["train"]
     targets["train"] = noisy
-    extra = {}
+    extra: dict[str, Any] = {}
+    images = parts[chosen["train"].part].inputs
+    if isinstance(images, LazyImages):
+        extra["files"] = images[chosen["train"].indices].files
     if found.num_classes is None:
         targets, extra["target_mean"], extra["target_std"] = standardise_targets(
             targets

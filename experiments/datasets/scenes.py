@@ -40,6 +40,25 @@ class SceneConfig:
     """How often the rarest digit comes over the most frequent one, in training."""
     seed: int = 0
 
+    @classmethod
+    def of(cls, config: DataConfig) -> "SceneConfig":
+        """Those of a run's settings; ``train_size`` counts scenes.
+
+        Raises:
+          ValueError: if a setting does not apply to scenes.
+        """
+        if config.recipe != "exponential":
+            raise ValueError(
+                f"recipe must be 'exponential' for scenes, got {config.recipe!r}."
+            )
+        for name, none in (("noise", "none"), ("meta_size", 0)):
+            if (found := getattr(config, name)) != none:
+                raise ValueError(f"{name} must be {none!r} for scenes, got {found!r}.")
+        sizes = {"train": config.train_size, "val": config.val_size}
+        sizes |= {"test": config.val_size, "canvas": config.image_size}
+        chosen = {name: size for name, size in sizes.items() if size is not None}
+        return cls(path=config.path, factor=config.factor, seed=config.seed, **chosen)
+
     def __post_init__(self):
         if self.canvas < 28:
             raise ValueError(f"canvas must be at least 28, got {self.canvas}.")

@@ -12,7 +12,7 @@ class Arrays(NamedTuple):
     """Part of a set; ``inputs`` are ``LazyImages`` where images are streamed."""
 
     inputs: np.ndarray | LazyImages  # [N, H, W, C] uint8 or [N, F] float32
-    targets: np.ndarray  # [N] int32 labels or [N] float32
+    targets: np.ndarray  # [N] int32 labels (dense: [N, H, W]) or [N] float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,16 @@ class Splits:
     input_shape: tuple[int, ...]
     crop: str = "area"
     """What is cut from streamed training images, `DataConfig.stream_crop`."""
+    files: list[str] | None = None
+    """Of the training images, where they come from files of their own."""
     target_mean: float = 0.0
     target_std: float = 1.0
     """Regression targets are standardised; these undo it."""
+
+    @property
+    def dense(self) -> bool:
+        """Whether every pixel has a label of its own."""
+        return np.ndim(self.train.targets) > 1
 
     @property
     def streaming(self) -> bool:

@@ -10,7 +10,9 @@ hyperparameters can be mapped over as well::
 
 A model is ``apply(params, rest, inputs, *, train, key) -> (outputs, rest)``, where
 outputs have ``logits [B, C]`` and ``embeddings [B, E]``; `models.functional`
-makes one. Parameters of the classifier have ``head`` in their path.
+makes one. Dense targets ``[B, H, W]`` go with logits and embeddings by pixel; there
+every loss, weight and prediction is a pixel's. Parameters of the classifier have
+``head`` in their path.
 """
 
 import dataclasses
@@ -31,7 +33,7 @@ class Batch(NamedTuple):
     """Examples, ready for the model."""
 
     inputs: jax.Array  # [B, ...], float
-    targets: jax.Array  # [B], int labels or float targets
+    targets: jax.Array  # [B], int labels (dense: [B, H, W]) or float targets
 
 
 class State(NamedTuple):
@@ -122,8 +124,9 @@ class Method:
 
         Returns:
           The next state, and metrics: scalars ``loss`` (raw mean), ``weighted_loss``
-          and ``learning_rate``; by example ``losses``, ``weights`` (1 is plain SGD)
-          and ``predictions``, each ``[B]``.
+          and ``learning_rate``; by example ``losses``, ``weights`` (1 is plain SGD),
+          ``predictions`` and ``margins`` (the label's logit over the largest other;
+          NaN in regression), each ``[B]``.
         """
         train_key, meta_key, weighting_key = jax.random.split(key, 3)
         losses, jac, outputs, rest = self._linearized(state, batch, train_key)
@@ -151,7 +154,9 @@ class Method:
         )
         if self.config.weighting.of_logits:
             weights = example_weights(weights, outputs.logits, batch.targets)
-        return new_state, self._metrics(state, losses, weights, outputs.logits)
+        return new_state, self._metrics(
+            state, losses, weights, outputs.logits, batch.targets
+        )
 
     def _linearized(self, state, batch, key):
         """Losses, the Jacobian that the weighting needs, outputs and new ``rest``."""
@@ -165,11 +170,13 @@ class Method:
             return value, (outputs, rest)
 
         def losses_of(outputs):
-            losses = self.loss(outputs, batch.targets, state)
+            # To the losses, pixels with targets are so many examples.
+            rows = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), outputs)
+            losses = self.loss(rows, batch.targets.ravel(), state)
             if self.config.has_feature_penalty:
-                penalty = ltjax.losses.feature_penalty(outputs.embeddings)
+                penalty = ltjax.losses.feature_penalty(rows.embeddings)
                 losses = losses + self.config.feature_penalty * penalty
-            return losses
+            return losses.reshape(batch.targets.shape)
 
         value, jac, (outputs, rest) = self.linearize(values, state.params, has_aux=True)
         losses = losses_of(outputs) if of_logits else value
@@ -192,8 +199,9 @@ class Method:
 
         return jax.grad(mean_loss)
 
-    def _metrics(self, state, losses, weights, logits):
+    def _metrics(self, state, losses, weights, logits, targets):
         regression = self.config.is_regression
+        nan = jnp.full_like(losses, jnp.nan)
         rate = self.context.learning_rate(state.step)
         return {
             "loss": losses.mean(),
@@ -201,7 +209,8 @@ class Method:
             "learning_rate": jnp.asarray(rate, jnp.float32),
             "losses": losses,
             "weights": weights,
-            "predictions": logits[:, 0] if regression else jnp.argmax(logits, axis=1),
+            "predictions": logits[:, 0] if regression else jnp.argmax(logits, axis=-1),
+            "margins": nan if regression else _margins(logits, targets),
         }
 
     def _first_centers(self, params, rest, inputs):
@@ -222,6 +231,13 @@ class Method:
             labels,
             decay=self.config.loss.center_decay,
         )
+
+
+def _margins(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The label's logit minus the largest other one."""
+    is_own = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    own = jnp.max(jnp.where(is_own, logits, -jnp.inf), axis=-1)
+    return own - jnp.max(jnp.where(is_own, -jnp.inf, logits), axis=-1)
 
 
 def example_weights(

@@ -9,8 +9,8 @@ import jax
 class Outputs(NamedTuple):
     """What a model returns."""
 
-    logits: jax.Array  # [B, C], float32
-    embeddings: jax.Array  # [B, E], float32: what the classifier sees, before dropout
+    logits: jax.Array  # [B, C], float32; [B, H, W, C] of a dense network
+    embeddings: jax.Array  # [B, E] alike: what the classifier sees, before dropout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class ModelConfig:
         "resnet34",
         "resnet50",
         "vit",
+        "unet",
     ] = "resnet32"
     norm: Literal["batch", "group"] = "batch"
     """Normalisation in the convolutional networks; group norm keeps examples apart."""

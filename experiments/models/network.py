@@ -22,6 +22,7 @@ from experiments.models.config import ModelConfig, Outputs
 from experiments.models.conv6 import Conv6
 from experiments.models.layers import MLP, he_normal
 from experiments.models.resnet import RESNETS, ResNet
+from experiments.models.unet import UNet
 from experiments.models.vit import ViT
 from ltjax import heads
 
@@ -158,6 +159,10 @@ def _backbone(
     if config.name == "conv6":
         return Conv6(
             config.width or 64, input_shape, norm=config.norm, dtype=dtype, rngs=rngs
+        )
+    if config.name == "unet":
+        return UNet(
+            config.width or 16, input_shape, norm=config.norm, dtype=dtype, rngs=rngs
         )
     spec = RESNETS[config.name]
     return ResNet(

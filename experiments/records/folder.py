@@ -4,7 +4,8 @@ A run folder holds ``config.json`` (settings, versions, device, commit, digest o
 split), ``splits.npz`` (source index of every example), ``metrics.jsonl`` (one object
 per epoch), ``tensorboard/`` and, once it is done, ``summary.json``, ``final.npz``
 (outputs on the test set), the model's parameters (``last.npz`` and
-``best.npz``) and, where asked for, ``example_weights.npz``.
+``best.npz``) and, where asked for, ``example_weights.npz``,
+the same as ``.csv``, and ``detection.json`` where some labels are known to be wrong.
 """
 
 import json
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from experiments.records.epochs import Row
-from experiments.records.files import write_json, write_npz, write_text
+from experiments.records.files import write_csv, write_json, write_npz, write_text
+
+_WRITERS = {".json": write_json, ".npz": write_npz, ".csv": write_csv}
 
 
 class RunFolder:
@@ -57,10 +60,10 @@ class RunFolder:
             self._plot(row)
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes ``name`` as JSON or as arrays, whole or not at all."""
+        """Writes ``name`` by its suffix: .json, .npz or .csv; whole or not at all."""
         if self._writes:
-            writer = write_npz if name.endswith(".npz") else write_json
-            writer(self.path / name, content)
+            path = self.path / name
+            _WRITERS[path.suffix](path, content)
 
     def close(self) -> None:
         """Ends background work."""

@@ -61,6 +61,12 @@ class Run:
         """Weights of the training examples, if they were exported."""
         return self._arrays("example_weights.npz")
 
+    @functools.cached_property
+    def detection(self) -> dict[str, dict[str, float]] | None:
+        """How well each score found the changed labels, if that was measured."""
+        path = self.path / "detection.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
     def _arrays(self, name: str) -> dict[str, np.ndarray] | None:
         path = self.path / name
         if not path.exists():

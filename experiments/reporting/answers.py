@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experiments.records.examples import SCORES
 from experiments.records.runs import Run
 from experiments.reporting.groups import Group, arrange
 from experiments.reporting.numbers import Statistic, results, statistic
@@ -76,6 +77,18 @@ def details(question: Question, comparison: Comparison, found: Found) -> Table:
     return Table(comparison.title, columns, rows)
 
 
+def detections(comparison: Comparison, found: Found) -> Table | None:
+    """How well each score of each method finds wrong labels, if that was measured."""
+    rows = []
+    for preset, label in comparison.presets.items():
+        runs = found[preset].counted if preset in found else []
+        own = [run.detection for run in runs if run.detection is not None]
+        if own:
+            rows.append([label, str(len(own)), *(_detected(own, s) for s in SCORES)])
+    title = f"Wrong labels found, {comparison.title}"
+    return Table(title, ["method", "seeds", *SCORES], rows) if rows else None
+
+
 def measured(question: Question, found: Found) -> dict[str, dict[str, np.ndarray]]:
     """``[seeds]`` of the deciding number by set and method, of those that were run."""
     drawn = {}
@@ -114,9 +127,21 @@ def provenance(found: Found) -> list[str]:
 
 def with_error(number: Statistic, *, sign: bool = False) -> str:
     """Mean and standard error."""
-    digits = sum(abs(number.mean) < bound for bound in (10, 1000))
+    largest = max(abs(number.mean), number.error or 0.0)
+    digits = sum(largest < bound for bound in (10, 1000))
     text = f"{number.mean:{'+' if sign else ''}.{digits}f}"
     return text if number.error is None else f"{text} ± {number.error:.{digits}f}"
+
+
+def _detected(runs: Sequence[Mapping[str, Mapping[str, float]]], score: str) -> str:
+    """Mean AUROC, and precision in brackets, in percent."""
+    if not all(score in run for run in runs):
+        return ""
+    auroc, precision = (
+        100 * np.mean([run[score][name] for run in runs])
+        for name in ("auroc", "precision")
+    )
+    return f"{auroc:.1f} ({precision:.1f})"
 
 
 def _of_label(comparison: Comparison, label: str, column: Column, found: Found) -> str:

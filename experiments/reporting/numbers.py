@@ -23,6 +23,10 @@ SHARES = {
     "accuracy": "accuracy",
     "top5_accuracy": "top-5",
     "ece": "ECE",
+    "mean_iou": "IoU",
+    "many_iou": "IoU, many",
+    "medium_iou": "IoU, medium",
+    "few_iou": "IoU, few",
 }
 ERRORS = {"mae": "MAE", "rmse": "RMSE", "geometric_mean": "GM"}
 _LISTED = 10  # training examples of lowest, and of highest weight

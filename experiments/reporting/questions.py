@@ -126,4 +126,19 @@ REGRESSION = Question(
         Comparison("evidence-regression-bike", "Bike sharing, rentals an hour"),
     ),
 )
-QUESTIONS = (LONG_TAIL, NOISE, REGRESSION)
+SCENES = Question(
+    "scenes",
+    "mean intersection over union, %",
+    "ce",
+    (
+        Column("IoU", "mean_iou"),
+        Column("last epoch", "mean_iou", "last"),
+        Column("many", "many_iou"),
+        Column("medium", "medium_iou"),
+        Column("few", "few_iou"),
+        Column("pixels right", "accuracy"),
+        Column("ECE", "ece"),
+    ),
+    (Comparison("evidence-scenes-mnist", "Scenes of MNIST digits, ratio 100"),),
+)
+QUESTIONS = (LONG_TAIL, NOISE, REGRESSION, SCENES)

@@ -17,7 +17,7 @@ _TARGET_BINS = 20
 
 
 class Predictions(NamedTuple):
-    """A model's outputs on one split, on the host."""
+    """A model's outputs on one split, on the host; pixels with labels count as N."""
 
     logits: np.ndarray  # [N, C]; [N, 1] in regression
     embeddings: np.ndarray  # [N, E]
@@ -106,6 +106,17 @@ def _classification(part: Predictions, splits: Splits) -> Row:
     for region, accuracy, mask in zip(REGIONS, by_shot, shots, strict=True):
         if mask.any():
             found[region] = accuracy
+    return found | _overlap(guess, labels, shots) if splits.dense else found
+
+
+def _overlap(guess: np.ndarray, labels: np.ndarray, shots: metrics.Shots) -> Row:
+    """Intersection over union: of every class, and means over classes."""
+    own = metrics.iou(guess, labels, len(shots.many))
+    there = np.bincount(labels, minlength=len(own)) > 0
+    found = {"mean_iou": float(own[there].mean()), "per_class_iou": own.tolist()}
+    for region, shot in zip(REGIONS, shots, strict=True):
+        if (mask := shot & there).any():
+            found[f"{region}_iou"] = float(own[mask].mean())
     return found
 
 

@@ -59,7 +59,10 @@ class Feed:
     def held_out(
         self, split: str
     ) -> Iterator[tuple[jax.Array, np.ndarray, np.ndarray]]:
-        """``(inputs, targets, which are real)`` in order, all of one shape."""
+        """``(inputs, targets, which are real)`` in order, all of one shape.
+
+        ``split`` may be ``"train"`` where data are in memory.
+        """
         inputs, targets = getattr(self._splits, split)
         sharding, devices = batch_split(self._mesh), self._mesh.size
         count = len(targets)

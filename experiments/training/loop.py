@@ -20,6 +20,7 @@ from experiments.configs import TrainConfig
 from experiments.datasets import Splits
 from experiments.records.environment import environment
 from experiments.records.epochs import Row, score, select
+from experiments.records.examples import detections, table
 from experiments.records.files import flat, plain
 from experiments.records.folder import RunFolder
 from experiments.training import evaluation, totals
@@ -37,6 +38,7 @@ from experiments.training.screen import (
     progress_bar,
     results_table,
 )
+from experiments.training.seen import exported
 
 STOPPED = 128 + signal.SIGTERM  # exit status
 
@@ -236,10 +238,12 @@ class Trainer:
                 )
         return rows
 
-    def _predict(self) -> list[dict[str, Predictions]]:
-        """Outputs on the validation and test sets, for each seed."""
+    def _predict(
+        self, splits: Sequence[str] = ("val", "test")
+    ) -> list[dict[str, Predictions]]:
+        """Outputs on the validation and test sets, or others, for each seed."""
         found: list[dict[str, Predictions]] = [{} for _ in self._folders]
-        for split in ("val", "test"):
+        for split in splits:
             parts = [
                 (self._program.forward(self._carry, inputs), targets[real], real)
                 for inputs, targets, real in self._feed.held_out(split)
@@ -252,9 +256,10 @@ class Trainer:
                 )
                 for i in range(2)
             )
-            targets = np.concatenate([targets for _, targets, _ in parts])
+            targets = np.concatenate([targets for _, targets, _ in parts]).ravel()
             for seed, own in enumerate(found):
-                own[split] = Predictions(logits[seed], embeddings[seed], targets)
+                z, h = (x[seed].reshape(-1, x.shape[-1]) for x in (logits, embeddings))
+                own[split] = Predictions(z, h, targets)
         return found
 
     # Records and checkpoints
@@ -317,20 +322,45 @@ class Trainer:
             best = self._checkpoints.restore_best(self._carry)
             if best is not None:
                 arrays["best"] = on_host(self._program.model_arrays(best[0]))
-        example_weights = np.asarray(self._carry.example_weights)
+        exports = self._exports() if self._machine.export_weights else []
         summaries = [select(rows) for rows in self._history]
         for seed, folder in enumerate(self._folders):
             folder.write("final.npz", self._outputs(seed))
             for name, found in arrays.items():
                 own = {path: x[seed] for path, x in found.items()}
                 folder.write(f"{name}.npz", own)
-            if self._machine.export_weights:
-                exported = _exported(example_weights[seed], self._splits)
-                folder.write("example_weights.npz", exported)
+            if exports:
+                self._write_examples(folder, exports[seed])
             folder.write("summary.json", summaries[seed])  # last: the run is finished
             folder.close()
         self._checkpoints.close()
         self._console.print(results_table(summaries, self._run))
+
+    def _exports(self) -> list[dict[str, np.ndarray]]:
+        """What is known of the training examples, for each seed."""
+        splits = self._splits
+        seen = jax.tree.map(np.asarray, self._carry.seen)
+        classes = splits.num_classes is not None and not splits.dense
+        trained = None
+        if classes and not splits.streaming:
+            trained = self._predict(("train",))
+        return [
+            exported(
+                jax.tree.map(lambda x, seed=seed: x[seed], seen),
+                None if trained is None else trained[seed]["train"].logits,
+                splits,
+            )
+            for seed in range(len(self._folders))
+        ]
+
+    def _write_examples(
+        self, folder: RunFolder, examples: dict[str, np.ndarray]
+    ) -> None:
+        folder.write("example_weights.npz", examples)
+        if not self._splits.dense:
+            folder.write("example_weights.csv", table(examples, self._splits.files))
+            if examples["changed"].any():
+                folder.write("detection.json", detections(examples))
 
     def _outputs(self, seed: int) -> dict[str, Any]:
         """What the last epoch's model says of the held-out splits."""
@@ -371,17 +401,6 @@ def _mean_score(rows: Sequence[Row]) -> float | None:
     """Mean over seeds of what the best epoch is chosen by."""
     scores = [score(row) for row in rows]
     return None if None in scores else float(np.mean(scores))
-
-
-def _exported(weights: np.ndarray, splits: Splits) -> dict[str, np.ndarray]:
-    """The last weight of every training example, with its labels."""
-    return {
-        "indices": splits.indices["train"],
-        "weights": weights,
-        "labels": splits.train.targets,
-        "clean_labels": splits.clean_targets,
-        "changed": splits.train.targets != splits.clean_targets,
-    }
 
 
 def _open_folders(

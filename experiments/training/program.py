@@ -31,6 +31,7 @@ from experiments.training.devices import (
     per_seed,
     place,
 )
+from experiments.training.seen import Seen, nothing_seen, with_batch
 from experiments.training.totals import Totals, add_step, zero_totals
 
 
@@ -39,7 +40,7 @@ class Carry(NamedTuple):
 
     state: methods.State
     totals: Totals
-    example_weights: jax.Array  # [N]; last weight of every training example, or NaN
+    seen: Seen
 
 
 class Program:
@@ -174,7 +175,7 @@ class Program:
         return Carry(
             self._method.init(params, rest, inputs, method_key),
             zero_totals(self._groups),
-            jnp.full((len(self._splits.train.targets),), jnp.nan),
+            nothing_seen(len(self._splits.train.targets)),
         )
 
     def _order(self, seed, epoch):
@@ -192,7 +193,7 @@ class Program:
                 None if meta is None else self._prepared(meta, meta_key),
                 method_key,
             )
-            seen = carry.example_weights.at[train.index].set(metrics["weights"])
+            seen = with_batch(carry.seen, metrics, train.index)
             totals = add_step(carry.totals, metrics, train, data)
             return Carry(state, totals, seen), metrics["loss"]
 
@@ -252,6 +253,13 @@ def _check(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:
             f"data.name={config.data.name!r}: mse and huber are for numbers, all "
             "others for classes."
         )
+    if (config.model.name == "unet") != splits.dense:
+        raise ValueError(
+            f"model.name={config.model.name!r} does not fit data.name="
+            f"{config.data.name!r}: unet is for labels by pixel."
+        )
+    if splits.dense and (config.crop or config.flip or config.rotate):
+        raise ValueError("crop, flip and rotate must be off for labels by pixel.")
     sizes = {"batch_size": (config.batch_size, len(splits.train.targets))}
     if config.method.needs_meta:
         size = len(splits.meta.targets)

@@ -102,7 +102,7 @@ def results_table(summaries: Sequence[Mapping[str, Row]], run: Path) -> Table:
         for name in (
             *("accuracy", "balanced_accuracy", "many", "medium", "few"),
             *("top5_accuracy", "ece", "mae", "rmse", "geometric_mean"),
-            *("many_mae", "medium_mae", "few_mae"),
+            *("many_mae", "medium_mae", "few_mae", "mean_iou", "few_iou"),
         )
         if f"test/{name}" in summaries[0]["last"]
     ]
@@ -133,7 +133,9 @@ def _cell(name: str, values: Sequence[float]) -> str:
 
 
 def _format(name: str, value: float) -> str:
-    is_share = any(x in name for x in ("accuracy", "many", "medium", "few", "ece"))
+    is_share = any(
+        x in name for x in ("accuracy", "many", "medium", "few", "ece", "iou")
+    )
     if is_share and not name.endswith("mae"):
         return f"{100 * value:.2f}"
     return f"{value:.4g}"

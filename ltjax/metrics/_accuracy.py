@@ -43,6 +43,39 @@ def per_class_accuracy(
     return hits / np.maximum(totals, 1)
 
 
+def iou(predictions: ArrayLike, labels: ArrayLike, num_classes: int) -> np.ndarray:
+    r"""Overlap of the predicted and the true regions of each class.
+
+    .. math:: \frac{|\{i : y_i = c, \hat y_i = c\}|}
+                   {|\{i : y_i = c\} \cup \{i : \hat y_i = c\}|}
+
+    Args:
+      predictions: predicted classes of all pixels, integers in ``[0, C)``, of any
+        shape.
+      labels: true classes, of the same shape.
+      num_classes: C.
+
+    Returns:
+      ``[C]`` float64; 0 for a class that is neither predicted nor true.
+
+    Raises:
+      ValueError: if the shapes differ or there is no pixel.
+
+    Examples:
+      >>> print(iou([[0, 0], [1, 1]], [[0, 1], [1, 1]], 3))
+      [0.5        0.66666667 0.        ]
+    """
+    if np.shape(predictions) != np.shape(labels):
+        raise ValueError(
+            f"predictions must have the labels' shape {np.shape(labels)}, "
+            f"got {np.shape(predictions)}."
+        )
+    guess = np.ravel(predictions)
+    hits, totals = _hits(guess, np.ravel(labels), num_classes)
+    predicted = np.bincount(guess, minlength=num_classes)
+    return hits / np.maximum(totals + predicted - hits, 1)
+
+
 def balanced_accuracy(
     predictions: ArrayLike, labels: ArrayLike, num_classes: int
 ) -> float:

@@ -121,6 +121,19 @@ def test_a_page_is_filled_and_its_picture_drawn(found, tmp_path):
         results.filled(text.replace("<!-- long-tail -->", ""), made)
 
 
+def test_scores_of_wrong_labels_come_from_the_records(tmp_path):
+    for seed, auroc in ((0, 0.5), (1, 0.75)):
+        _record(tmp_path, "evidence-noise-unif40-gdw", seed, 0.5, 0.5)
+        found = {"weight": {"auroc": auroc, "precision": 0.25}}
+        (run,) = tmp_path.glob(f"*-{seed}-*")
+        files.write_json(run / "detection.json", found)
+    _record(tmp_path, "evidence-noise-unif40-ce", 0, 0.5, 0.5)
+    made = results.parts(answers.finished_rows(read_runs(tmp_path)))["detection"]
+    assert "| GDW | 2 | 62.5 (25.0) |  |" in made
+    assert "| CE |" not in made
+    assert "60% uniform" not in made
+
+
 def test_every_preset_of_the_evidence_is_a_row():
     rows = {p for q in QUESTIONS for c in q.comparisons for p in c.presets}
     assert rows == {name for name in PRESETS if name.startswith("evidence-")}

@@ -17,7 +17,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from experiments import configs, datasets, train
+from experiments import configs, datasets, suspects, train
 from experiments.models import Outputs
 from tests.experiments.datasets import formats
 
@@ -133,6 +133,32 @@ def test_run_folder_says_what_ran(tmp_path, capsys):
     assert rows(tmp_path)[0]["test/tightness"] > 0
     assert list((tmp_path / "tensorboard").iterdir())
     assert "parity" in capsys.readouterr().out
+
+
+def test_exported_examples_are_those_of_the_last_steps(tmp_path, capsys):
+    settings = ("--export-weights", "--data.noise", "uniform_other")
+    settings += ("--data.noise-rate", "0.4", "--epochs", "2")
+    assert run(tmp_path, "smoke", *TINY, *METHODS["absgd"], *settings) == 0
+    found = dict(np.load(tmp_path / "example_weights.npz"))
+    seen = ~np.isnan(found["weights"])
+    assert seen.sum() > 208
+    np.testing.assert_array_equal(np.isnan(found["margins"]), ~seen)
+    np.testing.assert_array_equal(np.isnan(found["losses"]), ~seen)
+    assert found["changed"].mean() == pytest.approx(0.4, abs=0.1)
+    right = found["predictions"] == found["labels"]
+    assert (found["probabilities"][right] > 1 / 10).all()
+    assert (found["probabilities"][~right] < 0.5 + 1e-6).all()
+    detection = json.loads((tmp_path / "detection.json").read_text())
+    assert {"weight", "loss", "margin", "probability", "quality"} == detection.keys()
+    lines = (tmp_path / "example_weights.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(seen)
+    assert lines[0].startswith("index,label,clean_label,weight,loss,")
+    capsys.readouterr()
+    assert suspects.main([str(tmp_path), "--count", "3", "--by", "loss"]) == 0
+    shown = capsys.readouterr().out
+    worst = found["indices"][np.nanargmax(found["losses"])]
+    assert f" {worst} " in shown
+    assert "AUROC" in shown
 
 
 def test_same_command_again_changes_nothing(tmp_path):

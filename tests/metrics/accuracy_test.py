@@ -56,6 +56,20 @@ def test_a_class_of_one_example_counts_in_full():
     np.testing.assert_array_equal(got, [1, 0, 0])
 
 
+def test_iou_is_the_loop_and_scikit_learns():
+    predictions, labels = (x.reshape(10, 4, 5) for x in _random(3))
+    got = metrics.iou(predictions, labels, 8)
+    for c in range(8):
+        pairs = list(zip(predictions.ravel(), labels.ravel(), strict=True))
+        both = sum(p == c and y == c for p, y in pairs)
+        either = sum(c in pair for pair in pairs)
+        assert got[c] == (both / either if either else 0)
+    expected = oracle.jaccard_score(labels.ravel(), predictions.ravel(), average=None)
+    np.testing.assert_allclose(got[:6], expected, rtol=1e-15)
+    with pytest.raises(ValueError, match=r"predictions.*\(2, 2\).*\(4,\)"):
+        metrics.iou(np.zeros(4, int), np.zeros((2, 2), int), 2)
+
+
 def test_balanced_accuracy_is_scikit_learns():
     predictions, labels = _random(1, num_classes=5)
     expected = oracle.balanced_accuracy_score(labels, predictions)

@@ -7,11 +7,12 @@ to the short run; where a method is about the optimiser (weight balancing), that
 differs. ``experiments/evidence.txt`` lists the runs in order of value.
 """
 
-from experiments.configs.evidence import long_tail, noise, regression
+from experiments.configs.evidence import long_tail, noise, regression, scenes
 from experiments.configs.presets import Preset
 
 PRESETS: dict[str, Preset] = {
     **long_tail.PRESETS,
     **noise.PRESETS,
     **regression.PRESETS,
+    **scenes.PRESETS,
 }

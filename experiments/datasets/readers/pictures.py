@@ -54,7 +54,7 @@ def image_folder(root: Path, class_names: Sequence[str]) -> Labelled:
 def files(root: Path, names: Sequence[str]) -> LazyImages:
     """Images in files below a folder."""
     read = functools.partial(_read_file, str(root), list(names))
-    return LazyImages(read, np.arange(len(names)))
+    return LazyImages(read, np.arange(len(names)), list(names))
 
 
 def _read_file(root: str, names: list[str], i: int) -> bytes:

@@ -25,6 +25,7 @@ BASELINES = {
     "evidence-regression-california": "uniform",
     "evidence-regression-abalone": "uniform",
     "evidence-regression-bike": "uniform",
+    "evidence-scenes-mnist": "ce",
 }
 
 

@@ -1,9 +1,12 @@
 """Scenes: labels follow the ink, digits are long-tailed, parts share nothing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from experiments.datasets import DataNotFoundError
+from experiments import datasets
+from experiments.datasets import DataConfig, DataNotFoundError
 from experiments.datasets.scenes import SceneConfig, load_scenes
 from tests.experiments.datasets import formats
 
@@ -105,3 +108,47 @@ def test_real_scenes(needs_data):
     assert counts[0] > 0.8 * counts.sum()
     assert counts[1] > 10 * counts[8:].mean()
     assert (np.bincount(splits.test.labels.ravel(), minlength=11) > 0).all()
+
+
+def test_a_run_gets_scenes_as_splits(mnist):
+    config = DataConfig(
+        name="scenes",
+        path=mnist,
+        recipe="exponential",
+        factor=0.2,
+        train_size=30,
+        val_size=10,
+        image_size=32,
+        seed=3,
+    )
+    splits = datasets.load(config)
+    scenes = load_scenes(
+        SceneConfig(
+            path=mnist, train=30, val=10, test=10, canvas=32, factor=0.2, seed=3
+        )
+    )
+    assert splits.dense
+    assert splits.num_classes == 11
+    assert splits.input_shape == (32, 32, 1)
+    for name in ("train", "val", "test"):
+        part, expected = getattr(splits, name), getattr(scenes, name)
+        np.testing.assert_array_equal(part.inputs, expected.images)
+        np.testing.assert_array_equal(part.targets, expected.labels)
+    np.testing.assert_array_equal(splits.class_counts, scenes.class_counts)
+    assert splits.mean == pytest.approx(scenes.train.images.mean() / 255)
+    assert "background" in datasets.describe(splits)
+    assert splits.digest != datasets.load(dataclasses.replace(config, seed=4)).digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(recipe="step"), "recipe must be 'exponential' for scenes, got 'step'"),
+        (dict(noise="uniform"), "noise must be 'none' for scenes, got 'uniform'"),
+        (dict(meta_size=9), "meta_size must be 0 for scenes, got 9"),
+    ],
+)
+def test_settings_that_scenes_do_not_have(changes, message):
+    settings = dict(name="scenes", recipe="exponential") | changes
+    with pytest.raises(ValueError, match=message):
+        datasets.load(DataConfig(**settings))

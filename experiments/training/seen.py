@@ -1,0 +1,72 @@
+"""What training has seen of every example: what its weights are exported with."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.datasets import Splits
+from ltjax import metrics
+
+
+class Seen(NamedTuple):
+    """Of every training example; means over pixels where these have labels."""
+
+    weights: jax.Array  # [N]; the last one, NaN before the first
+    losses: jax.Array  # [N]; alike
+    margins: jax.Array  # [N]; sum over epochs
+    count: jax.Array  # [N]; epochs
+
+
+def nothing_seen(count: int) -> Seen:
+    """Before the first step."""
+    unknown, zeros = jnp.full(count, jnp.nan), jnp.zeros(count)
+    return Seen(unknown, unknown, zeros, zeros)
+
+
+def with_batch(seen: Seen, metrics: Mapping[str, jax.Array], index: jax.Array) -> Seen:
+    """One more step."""
+    weights, losses, margins = (
+        metrics[name].reshape(len(index), -1).mean(1)
+        for name in ("weights", "losses", "margins")
+    )
+    return Seen(
+        weights=seen.weights.at[index].set(weights),
+        losses=seen.losses.at[index].set(losses),
+        margins=seen.margins.at[index].add(margins),
+        count=seen.count.at[index].add(1.0),
+    )
+
+
+def exported(
+    seen: Seen, logits: np.ndarray | None, splits: Splits
+) -> dict[str, np.ndarray]:
+    """By example: what was seen, its labels, and the network's opinion of these.
+
+    Args:
+      seen: of one seed, on the host.
+      logits: ``[N, C]`` of the trained network on the training set, where it has
+        classes and lies in memory.
+      splits: the data.
+    """
+    labels = splits.train.targets
+    found = {
+        "indices": splits.indices["train"],
+        "weights": seen.weights,
+        "losses": seen.losses,
+        # The area under the margin; NaN where never seen.
+        "margins": seen.margins / np.where(seen.count > 0, seen.count, np.nan),
+        "labels": labels,
+        "clean_labels": splits.clean_targets,
+        "changed": labels != splits.clean_targets,
+    }
+    if logits is not None:
+        z = logits.astype(np.float64)
+        powers = np.exp(z - z.max(axis=1, keepdims=True))
+        probabilities = powers / powers.sum(axis=1, keepdims=True)
+        found["predictions"] = z.argmax(axis=1)
+        found["probabilities"] = probabilities[np.arange(len(labels)), labels]
+        found["quality"] = metrics.label_quality(probabilities, labels)
+    return found
