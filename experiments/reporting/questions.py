@@ -20,6 +20,7 @@ LABELS = {
     "gce": "GCE",
     "sce": "SCE",
     "absgd": "ABSGD",
+    "absgd-batch": "ABSGD within the batch",
     "absgd-two-stage": "ABSGD, two-stage",
     "absgd-ldam": "ABSGD on LDAM-DRW",
     "absgd-sce": "ABSGD on SCE",

@@ -36,6 +36,10 @@ _UNIFORM = MethodConfig(loss=SquaredError())
 _INVERSE_DENSITY = MethodConfig(loss=InverseDensity(power=1.0))
 _INVERSE_ROOT = MethodConfig(loss=InverseDensity(power=0.5))
 _ABSGD = MethodConfig(loss=SquaredError(), weighting=Absgd(temperature=2.0))
+# One huge loss keeps the running mean large, and so all weights small, for many steps.
+_ABSGD_BATCH = MethodConfig(
+    loss=SquaredError(), weighting=Absgd(temperature=2.0, gamma=1.0)
+)
 _GRADTAIL = MethodConfig(loss=SquaredError(), weighting=GradTail(z_score=True))
 
 PRESETS: dict[str, Preset] = {
@@ -51,6 +55,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "evidence-regression-california-absgd": Preset(
         _regression("california", _ABSGD), "ABSGD, temperature 2"
+    ),
+    "evidence-regression-california-absgd-batch": Preset(
+        _regression("california", _ABSGD_BATCH), "the same, weights within the batch"
     ),
     "evidence-regression-california-gradtail": Preset(
         _regression("california", _GRADTAIL), "GradTail, z-scored similarity"
@@ -68,6 +75,9 @@ PRESETS: dict[str, Preset] = {
     "evidence-regression-abalone-absgd": Preset(
         _regression("abalone", _ABSGD), "ABSGD, temperature 2"
     ),
+    "evidence-regression-abalone-absgd-batch": Preset(
+        _regression("abalone", _ABSGD_BATCH), "the same, weights within the batch"
+    ),
     "evidence-regression-abalone-gradtail": Preset(
         _regression("abalone", _GRADTAIL), "GradTail, z-scored similarity"
     ),
@@ -83,6 +93,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "evidence-regression-bike-absgd": Preset(
         _regression("bike", _ABSGD), "ABSGD, temperature 2"
+    ),
+    "evidence-regression-bike-absgd-batch": Preset(
+        _regression("bike", _ABSGD_BATCH), "the same, weights within the batch"
     ),
     "evidence-regression-bike-gradtail": Preset(
         _regression("bike", _GRADTAIL), "GradTail, z-scored similarity"
