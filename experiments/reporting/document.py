@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.reporting.figures import PICTURES
 from experiments.reporting.groups import Group, Section
+from experiments.reporting.mechanisms import MECHANISMS
 from experiments.reporting.numbers import (
     RULES,
     extremes,
@@ -23,7 +24,7 @@ def draw(section: Section, out: Path) -> list[tuple[str, str]]:
     """Draws what there is to draw; returns file names and captions."""
     stem = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-")
     drawn = []
-    for picture in PICTURES:
+    for picture in (*PICTURES, *MECHANISMS):
         path = out / f"{stem}-{picture.name}.png"
         path.unlink(missing_ok=True)
         if picture.draw(section, path):

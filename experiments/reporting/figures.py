@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from experiments.records.epochs import REGIONS
 from experiments.records.runs import Run
 from experiments.reporting import plots
-from experiments.reporting.groups import Group, Section
+from experiments.reporting.groups import Section
 from experiments.reporting.series import (
     by_part,
     class_parts,
@@ -53,7 +53,7 @@ def learning_curves(section: Section, path: Path) -> bool:
     }
     name = "mean absolute error" if section.is_regression else "balanced accuracy, %"
     where = "Validation" if split == "val" else "Test"
-    _curves(
+    curves(
         path,
         data,
         title=f"{where} {name.removesuffix(', %')}: {section.title}",
@@ -79,11 +79,11 @@ def loss_curves(section: Section, path: Path) -> bool:
             name: over_epochs(group, key)
             for name, (key, _) in names.items()
             if key in group.counted[0].evaluated[-1]
-            and (name != "training, weighted" or _weighs(group))
+            and (name != "training, weighted" or group.weighs)
         }
         data[group.label] = lines
     used = {name for lines in data.values() for name in lines}
-    _curves(
+    curves(
         path,
         data,
         title=f"Losses: {section.title}",
@@ -122,7 +122,7 @@ def accuracy_by_frequency(section: Section, path: Path) -> bool:
 
 def weights_over_time(section: Section, path: Path) -> bool:
     """Mean weight of each class by epoch, for methods that weigh examples."""
-    groups = [group for group in section.groups if _weighs(group)]
+    groups = [group for group in section.groups if group.weighs]
     if not groups:
         return False
     title = f"Mean weight over time: {section.title}"
@@ -137,7 +137,7 @@ def weights_over_time(section: Section, path: Path) -> bool:
         }
         shades = ("#332288", "#44AA99", "#CC6677")
         styles = {r: {"color": c} for r, c in zip(REGIONS, shades, strict=True)}
-        _curves(path, data, title=title, ylabel="weight, mean", styles=styles)
+        curves(path, data, title=title, ylabel="weight, mean", styles=styles)
         return True
     parts, names = class_parts(section.facts["class_counts"])
     data = {}
@@ -153,7 +153,7 @@ def label_weights(section: Section, path: Path) -> bool:
     """Mean weight of examples with changed and unchanged labels by epoch."""
     keys = "weights/unchanged_labels", "weights/changed_labels"
     groups = [
-        g for g in section.groups if _weighs(g) and keys[1] in g.counted[0].rows[-1]
+        g for g in section.groups if g.weighs and keys[1] in g.counted[0].rows[-1]
     ]
     if not groups:
         return False
@@ -283,7 +283,7 @@ def detection(section: Section, path: Path) -> bool:
     for group in section.groups:
         runs = [run for run in group.counted if run.example_weights is not None]
         runs = [run for run in runs if run.example_weights["changed"].any()]
-        if runs and _weighs(group):
+        if runs and group.weighs:
             found[group.label] = runs
     if not found:
         return False
@@ -348,7 +348,7 @@ PICTURES = (
 )
 
 
-def _curves(
+def curves(
     path: Path,
     data: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
     *,
@@ -403,10 +403,6 @@ def _baseline(section: Section) -> str:
     """The plain method, drawn behind all others."""
     labels = [group.label for group in section.groups]
     return next((name for name in ("CE", "MSE") if name in labels), "")
-
-
-def _weighs(group: Group) -> bool:
-    return group.config["method"]["weighting"]["name"] != "none"
 
 
 def _error_key(region: str, error: str) -> str:

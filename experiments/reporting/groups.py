@@ -51,6 +51,11 @@ class Group:
         return [run for run in self.runs if run.finished or not self.finished]
 
     @property
+    def weighs(self) -> bool:
+        """Whether its method weights examples."""
+        return self.config["method"]["weighting"]["name"] != "none"
+
+    @property
     def changed_settings(self) -> dict[str, tuple[Any, Any]]:
         """What differs from the preset: ``{name: (here, in the preset)}``."""
         if self.preset not in PRESETS:

@@ -31,7 +31,12 @@ _METHODS = (
     *("ABSGD", "GradTail", "GDW", "MW-Net", "ELM", "Weight balancing"),
     *("CE + clean set", "Class-balanced CE", "Logit adjustment"),
 )
-_KNOWN = {"CE": GREY, "MSE": GREY, **dict(zip(_METHODS, _COLORS, strict=True))}
+_KNOWN = {
+    "CE": GREY,
+    "MSE": GREY,
+    "Squared error": GREY,
+    **dict(zip(_METHODS, _COLORS, strict=True)),
+}
 _STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 11,
@@ -92,7 +97,7 @@ def dots(
             own.mean(), row + 0.1, xerr=spread(own), fmt="o", ms=8, lw=2.5, **style
         )
         ax.annotate(
-            f"{own.mean():.1f}",
+            f"{own.mean():.{int(own.mean() < 1000)}f}",
             (1.01, row),
             xycoords=("axes fraction", "data"),
             va="center",

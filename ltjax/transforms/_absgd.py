@@ -130,7 +130,8 @@ def absgd(
         follows (lambda log u is kept); where it changes by more than a tenth, u starts
         again from the batch. A step at which a schedule is 0 is a plain one.
       gamma: step of the running mean u, in (0, 1]; with 1 the weights are ``B`` times
-        a softmax over the batch.
+        a softmax over the batch. Below 1, an outlier of loss :math:`\ell` keeps all
+        weights near 0 for about :math:`\ell / (-\lambda \log(1 - \gamma))` steps.
       alpha: scale of u, positive. In steady state the weights' mean is 1/alpha, so 0.5
         doubles the effective learning rate.
       bias_correction: start u without bias. False is the released code's start from

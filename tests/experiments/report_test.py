@@ -12,14 +12,16 @@ from experiments.methods import Absgd, MethodConfig, SymmetricCrossEntropy
 from experiments.records import files
 from experiments.records import runs as records
 from experiments.records.folder import RunFolder
-from experiments.reporting import groups, numbers, series
+from experiments.reporting import groups, mechanisms, numbers, series
 
 EPOCHS, CLASSES = 6, 10
 COUNTS = [500, 300, 200, 120, 80, 50, 30, 18, 10, 5]
 ABSGD_ON_SCE = files.plain(
     MethodConfig(loss=SymmetricCrossEntropy(), weighting=Absgd())
 )
-CLASSIFICATION = {"learning", "losses", "frequency", "reliability", "tightness"}
+CLASSIFICATION = {
+    *("learning", "losses", "frequency", "reliability", "tightness", "fisher"),
+}
 
 
 def make_run(
@@ -64,6 +66,7 @@ def make_run(
             "train/loss": 2.0 - test,
             "train/weighted_loss": 1.0 - test,
             "weights/mean": 2.0,
+            "weights/std": 1.0,
             "weights/by_class": [None, *(np.arange(1, classes) / 2)],
             "seconds": 100.0 if i == 0 else 2.0,
             "examples_per_second": None,
@@ -79,6 +82,7 @@ def make_run(
                 row |= {f"{split}/{k}": value for k in ("accuracy", "ece", "loss")}
                 row[f"{split}/balanced_accuracy"] = value
                 row[f"{split}/few"] = value / 2
+                row[f"{split}/fisher_ratio"] = 1 + value
                 row[f"{split}/per_class_accuracy"] = [value] * classes
         rows.append(row)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -104,6 +108,7 @@ def export_weights(path):
     changed = np.array([1, 0, 1, 0, 0, 1, 1, 0], bool)
     arrays = {"indices": np.arange(8) + 100, "weights": weights, "changed": changed}
     labels = np.arange(8) % 4
+    arrays["losses"] = np.where(np.isnan(weights), np.nan, 1 / (weights + 1e-6))
     arrays |= {"labels": labels, "clean_labels": np.where(changed, 9, labels)}
     files.write_npz(path / "example_weights.npz", arrays)
 
@@ -165,7 +170,9 @@ def test_pictures_of_every_kind(tmp_path):
     (section,) = contents["sections"]
     assert section["title"] == "CIFAR-10, 40 % uniform label noise"
     assert [m["label"] for m in section["methods"]] == ["CE", "GDW"]
-    expected = CLASSIFICATION | {"weights", "labels", "detection"}
+    expected = CLASSIFICATION | {
+        *("weights", "labels", "detection", "effective", "loss"),
+    }
     assert {name.rpartition("-")[2] for name in section["pictures"]} == {
         f"{name}.png" for name in expected
     }
@@ -178,6 +185,31 @@ def test_pictures_of_every_kind(tmp_path):
     assert section["methods"][0]["example_weights"] == []
 
 
+def test_weights_by_tenth_of_the_loss():
+    losses = np.array([5.0, np.nan, *range(10, 28)])  # the lowest two tenths: 5, 10, 11
+    weights = np.array([3.0, 9.0, *np.ones(18)])
+    changed = np.zeros(20, bool)
+    changed[[0, 3]] = True
+    found = mechanisms.weights_by_loss(
+        {"losses": losses, "weights": weights, "changed": changed}
+    )
+    assert found.shape == (2, 10)
+    assert found[1, 0] == 3  # losses 5 and 10 are the first tenth
+    assert found[0, 0] == 1
+    assert found[1, 1] == 1
+    assert np.isnan(found[1, 2:]).all()
+    np.testing.assert_array_equal(found[0], 1)
+
+
+def test_effective_share_is_the_square_of_the_mean_over_the_mean_square(tmp_path):
+    # Weights of mean 2 and standard deviation 1.
+    make_run(tmp_path / "gdw", preset="gdw-cifar10-unif40-small")
+    (group,), _ = groups_of(tmp_path)
+    epochs, shares = mechanisms._effective_shares(group)
+    assert epochs.tolist() == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(shares, np.full((1, 6), 80.0))
+
+
 def test_many_classes_are_grouped(tmp_path):
     counts = np.linspace(500, 5, 100).astype(int).tolist()
     parts, names = series.class_parts(counts)
@@ -185,7 +217,7 @@ def test_many_classes_are_grouped(tmp_path):
     assert names[0] == "500-455"
     make_run(tmp_path / "a", preset="gdw-cifar10-unif40", counts=counts)
     contents, _ = run_report(tmp_path / "out", tmp_path / "a")
-    assert len(contents["sections"][0]["pictures"]) == 7
+    assert len(contents["sections"][0]["pictures"]) == 9
 
 
 def test_regression(tmp_path):
@@ -194,7 +226,9 @@ def test_regression(tmp_path):
     contents, text = run_report(tmp_path / "out", tmp_path)
     (section,) = contents["sections"]
     names = {name.rpartition("-")[2] for name in section["pictures"]}
-    assert names == {"learning.png", "losses.png", "weights.png", "regions.png"}
+    assert names == {
+        *("learning.png", "losses.png", "weights.png", "regions.png", "effective.png"),
+    }
     assert "| MSE (1) | MAE | 1.00 |  |  | 2.00 |" in text  # least error, epoch 1
     assert "|  | RMSE | 1.00 |  |  | 2.00 |  |" in text
 

@@ -267,3 +267,22 @@ def test_dense_prediction_losses():
     np.testing.assert_allclose(
         updates, (w * jnp.arange(12.0).reshape(3, 2, 2)).sum(0), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(("gamma", "steps"), [(0.9, 43), (0.5, 144), (1.0, 0)])
+def test_an_outlier_silences_the_steps_that_follow(gamma, steps):
+    # For about 100 / -log(1 - gamma) steps at temperature 1, as the docstring says.
+    def step(log_u, losses):
+        return ltjax.absgd_weights(
+            losses, log_u, temperature=1.0, gamma=gamma, bias_correction=False
+        )
+
+    step = jax.jit(step)
+    _, log_u = step(-jnp.inf, jnp.array([0.0, 100.0]))
+    silent = 0
+    while silent < 200:
+        weights, log_u = step(log_u, jnp.zeros(2))
+        if weights.mean() > 0.5:
+            break
+        silent += 1
+    assert silent == pytest.approx(steps, rel=0.05)
