@@ -31,8 +31,15 @@ class Constants:
         """Entries of an array of integers or booleans, or None if not known."""
         if not isinstance(atom, Value):
             return _concrete(atom.val)
-        if atom not in self._known:
-            self._known[atom] = self._evaluate(atom)
+        pending = [atom]
+        while pending:  # no recursion: programs may be long
+            missing = [a for a in self._operands(pending[-1]) if a not in self._known]
+            if missing:
+                pending.extend(missing)
+                continue
+            value = pending.pop()
+            if value not in self._known:
+                self._known[value] = self._evaluate(value)
         return self._known[atom]
 
     def counts(self, atom: Any, axis: int, component: int) -> bool:
@@ -86,11 +93,21 @@ class Constants:
             pending.extend(self._producers[value].inputs)
         return True
 
-    def _evaluate(self, value: Value) -> np.ndarray | None:
+    def _folded(self, value: Value) -> Op | None:
+        """The operation that a value can be evaluated by."""
         op = self._producers.get(value)
         if op is None or op.name not in _FOLDED or value.size > _LARGEST:
             return None
-        if not _is_integral(value.dtype):
+        return op if _is_integral(value.dtype) else None
+
+    def _operands(self, value: Value) -> list[Value]:
+        """What has to be known before a value is."""
+        op = None if value in self._known else self._folded(value)
+        return op.values if op else []
+
+    def _evaluate(self, value: Value) -> np.ndarray | None:
+        op = self._folded(value)
+        if op is None:
             return None
         operands = [self.value(a) for a in op.inputs]
         if any(x is None for x in operands):

@@ -97,6 +97,16 @@ def test_evaluated_as_jax_does(fun):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_long_programs():
+    def count():
+        i = jnp.arange(3)
+        for _ in range(2000):
+            i = i + 1
+        return i
+
+    np.testing.assert_array_equal(_value(count), [2000, 2001, 2002])
+
+
 def test_what_depends_on_arguments_or_floats_is_unknown():
     assert _value(lambda i: i + jnp.arange(3), jnp.arange(3)) is None
     assert _value(lambda: jnp.linspace(0.0, 2.0, 3).astype(jnp.int32)) is None
