@@ -5,9 +5,13 @@ function computes. Which operands it reaches, and whether it keeps examples apar
 read off the traced rule. It must be linear in its cotangents, as a derivative is: of a
 rule that clips them, say, a weighted sum of rows is not what the rule gives for the
 weighted cotangents, and there is no Jacobian.
+
+Of rules with ``symbolic_zeros`` it is not known whether they keep examples apart: they
+see which operands are perturbed, and may do something else for others.
 """
 
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +20,7 @@ from ltjax.jacobian._jaxpr import (
     Op,
     Program,
     abstract,
+    bodies,
     closed,
     is_inexact,
     scan_sizes,
@@ -69,11 +74,13 @@ def _scan(q: Question) -> list[Axis]:
 
 
 @rule("custom_jvp_call", mixed=True)
-def _custom_jvp(q: Question) -> list[Axis]:
+def _custom_jvp(q: Question) -> list[Axis] | None:
     """The rule must keep examples apart as the function does."""
     op = q.op
     if q.values:
         return q.inner(closed(q.params["call_jaxpr"]), q.axes, True)
+    if q.params["symbolic_zeros"]:
+        return None
     inexact = [is_inexact(a) for a in op.inputs]
 
     def tangents(operands, directions):
@@ -94,7 +101,9 @@ def _custom_jvp(q: Question) -> list[Axis]:
 
     shapes = abstract(op.inputs)
     directions = [s for s, d in zip(shapes, inexact, strict=True) if d]
-    program, _ = trace(tangents, shapes, directions)
+    program = _trace_rule(tangents, shapes, directions)
+    if program is None:
+        return None
     found = q.inner(program, [*q.axes, *q.axes], True)
     operands, moved = found[: len(shapes)], iter(found[len(shapes) :])
     return [
@@ -108,7 +117,7 @@ def _custom_vjp(q: Question) -> list[Axis] | None:
     """What the backward rule says, which alone is the derivative."""
     if q.values:
         return q.inner(closed(q.params["call_jaxpr"]), q.axes, True)
-    pullback = backward(q.op)
+    pullback = None if q.params["symbolic_zeros"] else backward(q.op)
     if pullback is None:
         return None
     kinds = linearity(pullback, len(q.op.inputs))
@@ -120,24 +129,48 @@ def _custom_vjp(q: Question) -> list[Axis] | None:
     return axes
 
 
-def backward(op: Op) -> Program | None:
+def backward(op: Op, perturbed: Sequence[bool] | None = None) -> Program | None:
     """The backward rule of a custom_vjp: operands and cotangents of the results to a
-    cotangent for every operand, 0 where it is of integers or closed over."""
+    cotangent for every operand, 0 where it is of integers, closed over, or not
+    ``perturbed`` (by default all are). None where it is not known."""
     if not all(map(is_inexact, op.outputs)):
         return None
-    closed_over = op.params["num_consts"]
+    moving = [
+        j
+        for j in range(op.params["num_consts"], len(op.inputs))
+        if is_inexact(op.inputs[j]) and (perturbed is None or perturbed[j])
+    ]
 
     def cotangents(operands, outer):
-        fun = partial(op.bind, *operands[:closed_over])
-        _, pullback = jax.vjp(fun, *operands[closed_over:])
-        told = [None] * closed_over + list(pullback(outer))
-        return [
-            x if x is not None and is_inexact(a) else jnp.zeros((), jnp.float32)
-            for x, a in zip(told, op.inputs, strict=True)
-        ]
+        def fun(*some):
+            full = list(operands)
+            for j, x in zip(moving, some, strict=True):
+                full[j] = x
+            return op.bind(*full)
 
-    program, _ = trace(cotangents, abstract(op.inputs), tuple(abstract(op.outputs)))
-    return program
+        _, pullback = jax.vjp(fun, *(operands[j] for j in moving))
+        told = dict(zip(moving, pullback(outer), strict=True))
+        return [told.get(j, jnp.zeros((), jnp.float32)) for j in range(len(operands))]
+
+    return _trace_rule(cotangents, abstract(op.inputs), tuple(abstract(op.outputs)))
+
+
+def custom_vjps(op: Op) -> Iterator[Op]:
+    """Functions whose backward rules the derivative of an operation may use."""
+    if op.name == "custom_vjp_call":
+        yield op
+        return
+    for body in bodies(op):
+        for inner in body.ops:
+            yield from custom_vjps(inner)
+
+
+def _trace_rule(fun: Callable[..., Any], *args: Any) -> Program | None:
+    """A program with a rule of the user, which may raise where `jax.grad` skips it."""
+    try:
+        return trace(fun, *args)[0]
+    except Exception:
+        return None
 
 
 def _operand_axis(q: Question, pullback: Program, k: int, shape: tuple[int, ...]):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ltjax.jacobian._calls import backward
+from ltjax.jacobian._calls import backward, custom_vjps
 from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._independence import operand_axes
 from ltjax.jacobian._jaxpr import (
@@ -170,15 +170,13 @@ def backward_rules(program: Program) -> dict[Op, frozenset[str]]:
     for outer in _live(program):
         if not any(v in active for v in outer.values):
             continue
-        for op in nested(outer):
-            if op.name != "custom_vjp_call":
-                continue
-            pullback = backward(op)
+        for op in custom_vjps(outer):
+            reached = [op is not outer or a in active for a in op.inputs]
+            pullback = backward(op, reached)
             if pullback is None:
                 found[op] = frozenset([UNKNOWN])
                 continue
             kinds = linearity(pullback, len(op.inputs))
-            reached = [op is not outer or a in active for a in op.inputs]
             found[op] = frozenset(k for k, r in zip(kinds, reached, strict=True) if r)
     return found
 

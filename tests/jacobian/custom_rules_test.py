@@ -145,6 +145,76 @@ def test_a_rule_that_is_not_linear_does_not_matter_where_no_parameter_is():
     assert_products(lambda w: jnp.sum((fun(x, x) @ w) ** 2, 1), w)
 
 
+@pytest.mark.parametrize("rule", ["raises", "clips"])
+def test_a_rule_inside_a_function_with_its_own_does_not_matter(rule):
+    def back(g):
+        if rule == "raises":
+            raise NotImplementedError("never used")
+        return jnp.clip(g, -0.1, 0.1), g
+
+    inner = _custom(lambda z, q: z * 2, back)
+    outer = _custom(lambda z, q: inner(z, q), lambda g: (2 * g, jnp.zeros_like(g)))
+    x, w = array(1, B, 3), array(2, 3, 3)
+    assert_products(lambda w: jnp.sum(outer(x @ w, x @ w) ** 2, 1), w)
+
+
+@jax.custom_jvp
+def _forward_rule(data, h):
+    return data * h
+
+
+def _forward_rule_jvp(primals, tangents):
+    if type(tangents[0]) is not jax.custom_derivatives.SymbolicZero:
+        raise NotImplementedError("no derivative of data")
+    return _forward_rule(*primals), primals[0] * tangents[1]
+
+
+_forward_rule.defjvp(_forward_rule_jvp, symbolic_zeros=True)
+
+
+@jax.custom_vjp
+def _backward_rule(data, h):
+    return data * h
+
+
+def _backward_rule_fwd(data, h):
+    if data.perturbed:
+        raise NotImplementedError("no derivative of data")
+    return data.value * h.value, data.value
+
+
+_backward_rule.defvjp(
+    _backward_rule_fwd, lambda data, g: (None, data * g), symbolic_zeros=True
+)
+
+
+@pytest.mark.parametrize("fun", [_forward_rule, _backward_rule])
+def test_rules_that_see_which_operands_are_perturbed(fun):
+    x, w = array(1, B, 3), array(2, 3, 3)
+
+    def losses_fn(w):
+        return jnp.sum(fun(x, x @ w) ** 2, 1)
+
+    _, jac = ltjax.linearize(losses_fn, w)
+    assert jac.method == "linearize"
+    assert_products(losses_fn, w)
+    with pytest.raises(NotImplementedError, match="no derivative of data"):
+        ltjax.linearize(lambda w: jnp.sum(fun(x @ w, x) ** 2, 1), w)
+
+
+def test_symbolic_zeros_that_mix_examples():
+    """The rule keeps examples apart only where data are perturbed as well."""
+    fun = jax.custom_jvp(lambda data, h: h)
+
+    def rule(primals, tangents):
+        zero = type(tangents[0]) is jax.custom_derivatives.SymbolicZero
+        return primals[1], tangents[1][::-1] if zero else tangents[1]
+
+    fun.defjvp(rule, symbolic_zeros=True)
+    x, w = array(1, B, 3), array(2, 3, 3)
+    assert_products(lambda w: jnp.sum(fun(x, x @ w) ** 2, 1), w)
+
+
 def test_auxiliary_loss_added_by_a_rule_is_refused():
     add = jax.custom_vjp(lambda y, aux: y)
     add.defvjp(lambda y, aux: (y, None), lambda _, g: (g, jnp.ones(())))
