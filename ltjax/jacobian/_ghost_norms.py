@@ -32,6 +32,7 @@ from jax import lax
 from ltjax._numerics import at_least_float32, widest
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._jaxpr import Value, bodies, shape_of
+from ltjax.jacobian._placement import reshape
 from ltjax.jacobian._plan import Tap
 from ltjax.jacobian._rules import ELEMENTWISE, SHARED
 
@@ -216,7 +217,7 @@ class ConvolutionRows(TapRows):
         spec = numbers.rhs_spec
         shape = [self._shared.shape[k] for k in spec]
         return (
-            kernel.reshape(shape).transpose(_inverse(spec)).astype(self._shared.dtype)
+            reshape(kernel, shape).transpose(_inverse(spec)).astype(self._shared.dtype)
         )
 
     def squares(self, chunk_size):
@@ -262,7 +263,8 @@ class ConvolutionRows(TapRows):
         """``[G, positions, channels of a group]`` from any layout."""
         groups = self.tap.op.params["feature_group_count"]
         x = x.transpose(spec[0], *spec[2:], spec[1])
-        x = x.reshape(-1, groups, x.shape[-1] // groups)
+        *places, channels = x.shape
+        x = reshape(x, (math.prod(places), groups, channels // groups))
         return x.swapaxes(0, 1)
 
 
@@ -347,7 +349,7 @@ def _arrange(x: jax.Array, *groups: Sequence[int]) -> jax.Array:
     """Axes of every example collected into groups, after the leading axis."""
     shape = [math.prod(x.shape[k + 1] for k in group) for group in groups]
     order = [k + 1 for group in groups for k in group]
-    return x.transpose(0, *order).reshape(x.shape[0], *shape)
+    return reshape(x.transpose(0, *order), (x.shape[0], *shape), kept=1)
 
 
 def _product_squares(parts: Sequence[jax.Array], d: jax.Array, chunk_size: ChunkSize):

@@ -15,7 +15,7 @@ from ltjax.jacobian._intercept import Intercepted
 from ltjax.jacobian._jaxpr import Op, Program, nested
 from ltjax.jacobian._linearity import LINEAR, ZERO
 from ltjax.jacobian._operator import Jacobian
-from ltjax.jacobian._placement import positions, vary
+from ltjax.jacobian._placement import explicit_sharding, positions, vary
 from ltjax.jacobian._plan import NoDefinition, Plan, attribute, freeze
 
 
@@ -70,7 +70,7 @@ class LinearizedJacobian(Jacobian):
         self._row_bytes = _trees.nbytes(params) + 2 * max(
             map(_ghost_norms.working_bytes, program.ops), default=0
         )
-        self.primitives = _primitives(program)
+        self.convolves = "conv_general_dilated" in _primitives(program)
 
     @staticmethod
     def make(
@@ -142,9 +142,11 @@ class LinearizedJacobian(Jacobian):
         def one(index):
             return fun(self._transposed((where == index).astype(self.dtype)))
 
-        out = map_chunks(
-            one, jnp.arange(rows, dtype=jnp.int32), chunk_size(self._row_bytes)
-        )
+        indices = jnp.arange(rows, dtype=jnp.int32)
+        if self.convolves and explicit_sharding(jax.typeof(self._outputs)):
+            out = jax.lax.map(one, indices)  # JAX cannot vmap their kernels
+        else:
+            out = map_chunks(one, indices, chunk_size(self._row_bytes))
         return jax.tree.map(lambda x: x.reshape(self.shape + x.shape[1:]), out)
 
 
@@ -183,7 +185,7 @@ class ExamplesJacobian(Jacobian):
 
     def _map_rows(self, fun: Callable[[Any], Any], chunk_size: ChunkSize) -> Any:
         # On a sharded batch XLA may get the gradients of kernels wrong in vmap(grad).
-        if "conv_general_dilated" in self._jacobian.primitives:
+        if self._jacobian.convolves:
             return self._jacobian.map_rows(fun, chunk_size)
         gradient = jax.grad(self._loss_fn)
         return map_chunks(

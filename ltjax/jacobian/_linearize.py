@@ -79,10 +79,11 @@ def linearize(
         _refuse_nonlinear(rules)
     plan = make_plan(program) if len(shape) == 1 else None
     reason = plan.reason if plan else f"the outputs have shape {shape}, not (B,)"
-    if method == "intercept" and not (plan and plan.independent):
+    possible = plan is not None and plan.independent and plan.on_one_mesh
+    if method == "intercept" and not possible:
         raise ValueError(f"method='intercept' is impossible here: {reason}.")
     pays = method == "intercept" or (plan is not None and plan.intercepted >= 0.5)
-    if plan and plan.independent and pays and method != "linearize":
+    if plan and possible and pays and method != "linearize":
         tapped = Intercepted(plan, jax.tree.leaves(params))
         jacobian: Jacobian = InterceptedJacobian(params, tapped, plan)
         outputs = tapped.outputs

@@ -1,10 +1,12 @@
 """Where arrays lie: explicit shardings, and the varying values of `jax.shard_map`."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 
 def varying_axes(aval: Any) -> frozenset[str]:
@@ -19,12 +21,37 @@ def vary(x: jax.Array, axes: frozenset[str]) -> jax.Array:
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
-def zeros(aval: Any) -> jax.Array:
-    """Zeros of the type of a traced value, its place on a mesh included."""
+def explicit_sharding(aval: Any) -> Any:
+    """Sharding that is a part of the type of a value, or None."""
     sharding = getattr(aval, "sharding", None)
     types = sharding.mesh.axis_types if sharding is not None else ()
-    explicit = sharding if AxisType.Explicit in types else None
-    made = jnp.zeros(aval.shape, aval.dtype, out_sharding=explicit)
+    return sharding if AxisType.Explicit in types else None
+
+
+def mixes_meshes(avals: Iterable[Any]) -> bool:
+    """Whether axes are explicit for some values, and automatic for others.
+
+    So they are in `jax.sharding.auto_axes`, which is behind ``out_sharding`` of
+    indexing. An operation on both kinds of values is an error.
+    """
+    avals = list(avals)
+    meshes = {a.sharding.mesh for a in avals if getattr(a, "sharding", None)}
+    some = any(explicit_sharding(a) for a in avals)
+    return some and len({m for m in meshes if not m.empty}) > 1
+
+
+def reshape(x: jax.Array, shape: Sequence[int], *, kept: int = 0) -> jax.Array:
+    """``x.reshape(shape)``, where axes after the first ``kept`` lie on all devices."""
+    sharding = explicit_sharding(jax.typeof(x))
+    if sharding is None or any(sharding.spec[kept:]):
+        return x.reshape(shape)
+    spec = P(*sharding.spec[:kept], *[None] * (len(shape) - kept))
+    return jnp.reshape(x, shape, out_sharding=NamedSharding(sharding.mesh, spec))
+
+
+def zeros(aval: Any) -> jax.Array:
+    """Zeros of the type of a traced value, its place on a mesh included."""
+    made = jnp.zeros(aval.shape, aval.dtype, out_sharding=explicit_sharding(aval))
     return vary(made, varying_axes(aval))
 
 

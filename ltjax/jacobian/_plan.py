@@ -27,6 +27,7 @@ from ltjax.jacobian._jaxpr import (
     shape_of,
 )
 from ltjax.jacobian._linearity import UNKNOWN, linearity
+from ltjax.jacobian._placement import mixes_meshes
 from ltjax.jacobian._rules import SHARED, Axis
 
 PRODUCTS = frozenset(["dot_general", "conv_general_dilated"])
@@ -92,6 +93,11 @@ class Plan:
         return not (self.flow.couplings or self.flow.unknown or self.obstacle)
 
     @property
+    def on_one_mesh(self) -> bool:
+        """Whether values of all operations can meet each other."""
+        return not mixes_meshes(v.aval for op in self.program.ops for v in op.outputs)
+
+    @property
     def reason(self) -> str:
         """What couples the examples, or what interception would save, in words."""
         if self.obstacle:
@@ -101,6 +107,8 @@ class Plan:
         if self.flow.couplings:
             ops = _list(op for op, _ in self.flow.couplings)
             return f"examples influence each other through {ops}"
+        if not self.on_one_mesh:
+            return "axes of the mesh are explicit for some values, automatic for others"
         share = f"{self.intercepted:.0%} of the products are intercepted"
         if self.data_ops:
             ops = _list(self.data_ops)
@@ -357,7 +365,7 @@ def _intercepted(
 
 def _statistics(plan: Plan) -> frozenset[Op]:
     """Reductions over the batch through which alone examples are coupled."""
-    if plan.flow.unknown or plan.flow.both:
+    if plan.flow.unknown or plan.flow.both or not plan.on_one_mesh:
         raise NoDefinition(plan.reason)
     constants = Constants(plan.program)
     uses: dict[Value, list[tuple[Op, int]]] = {}

@@ -172,3 +172,40 @@ def test_explicit_mesh_axes(products):
         got = jax.jit(products)(placed, put(x, P("data")), placed)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+def _embedding(w, tokens):
+    place = P("data") if jax.sharding.get_abstract_mesh().axis_names else None
+    return jnp.sum(w["w"].at[tokens].get(out_sharding=place) ** 2, (1, 2))
+
+
+def _convolution(w, images):
+    y = lax.conv_general_dilated(
+        images, w["w"], (1,), "SAME", dimension_numbers=NWC, feature_group_count=2
+    )
+    return jnp.sum(jnp.tanh(y), (1, 2))
+
+
+def _convolution_in_scan(w, images):
+    step = lambda h, _: (h + _convolution(w, images), None)  # noqa: E731
+    return lax.scan(step, jnp.zeros_like(images[:, 0, 0]), length=2)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "data"),
+    [
+        (_embedding, (4, 3), np.arange(24).reshape(8, 3) ** 2 % 5 % 4),
+        (_convolution, (3, 2, 4), array(4, 8, 6, 4, dtype=np.float32)),
+        (_convolution_in_scan, (3, 2, 4), array(4, 8, 6, 4, dtype=np.float32)),
+    ],
+)
+def test_explicit_mesh_axes_of_lookups_and_kernels(model, shape, data):
+    w = {"w": array(3, *shape, dtype=np.float32)}
+    expected = _products(w, data, w, model)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(w, NamedSharding(mesh, P()))
+        data = jax.device_put(data, NamedSharding(mesh, P("data")))
+        got = jax.jit(lambda w, x: _products(w, x, w, model))(placed, data)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
