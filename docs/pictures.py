@@ -130,7 +130,7 @@ def weight_balancing(figure: Figure) -> None:
         )
         plane.text(1.4 * x, 1.2 * y, f"class {c}", ha="center", va="center")
     plane.set(xlim=(-1.8, 1.8), ylim=(-1.5, 1.5), aspect="equal")
-    plane.set(title="3 classes, in their plane")
+    plane.set(title="3 classes")
     plane.axis("off")
     w = heads.simplex_etf(jax.random.key(0), 10, 64)
     image = gram.imshow(w @ w.T, cmap="RdBu_r", vmin=-1, vmax=1)

@@ -27,7 +27,7 @@ def _section(title: str) -> str:
 def _follow(title: str) -> None:
     """Runs the commands of a section of the page."""
     for block in re.findall(r"^```sh\n(.*?)^```", _section(title), re.M | re.S):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             python, m, module, *settings = shlex.split(line)
             assert (python, m) == ("python", "-m")
             if module == "experiments.train":
