@@ -19,7 +19,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "mathml",
-    "root_links",
+    "pages",
 ]
 exclude_patterns = ["_build", "extensions"]
 

@@ -1,7 +1,8 @@
-"""Lets pages of the repository's root be included, and linked to, as pages of the site.
+"""Changes to pages as they are read.
 
-On GitHub, ``CONTRIBUTING.md`` links to ``docs/data.md``, and ``docs/data.md`` to
-``../SECURITY.md``. On the site they lie side by side.
+Pages of the repository's root are pages of the site: on GitHub, ``CONTRIBUTING.md``
+links to ``docs/data.md``, and ``docs/data.md`` to ``../SECURITY.md``; on the site they
+lie side by side. And a number stays in one line with its deviation.
 """
 
 import re
@@ -18,7 +19,8 @@ _LINK = re.compile(rf"\]\((?:\.\./)?({'|'.join(_PAGES)})\.md")
 
 def _on_site(text: str) -> str:
     """A page of ``docs/`` with its links out of that folder led back into it."""
-    return _LINK.sub(lambda match: f"]({_PAGES[match[1]]}.md", text)
+    text = _LINK.sub(lambda match: f"]({_PAGES[match[1]]}.md", text)
+    return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def _read(app: Any, docname: str, content: list[str]) -> None:
