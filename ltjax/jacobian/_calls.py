@@ -10,7 +10,7 @@ Of rules with ``symbolic_zeros`` it is not known whether they keep examples apar
 see which operands are perturbed, and may do something else for others.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,6 @@ from ltjax.jacobian._jaxpr import (
     Op,
     Program,
     abstract,
-    bodies,
     closed,
     is_inexact,
     scan_sizes,
@@ -153,16 +152,6 @@ def backward(op: Op, perturbed: Sequence[bool] | None = None) -> Program | None:
         return [told.get(j, jnp.zeros((), jnp.float32)) for j in range(len(operands))]
 
     return _trace_rule(cotangents, abstract(op.inputs), tuple(abstract(op.outputs)))
-
-
-def custom_vjps(op: Op) -> Iterator[Op]:
-    """Functions whose backward rules the derivative of an operation may use."""
-    if op.name == "custom_vjp_call":
-        yield op
-        return
-    for body in bodies(op):
-        for inner in body.ops:
-            yield from custom_vjps(inner)
 
 
 def _trace_rule(fun: Callable[..., Any], *args: Any) -> Program | None:

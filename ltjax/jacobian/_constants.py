@@ -74,6 +74,8 @@ class Constants:
         if op is not None and op.name in _KEEPS_ZEROS:
             return self.is_zero(op.inputs[0])
         known = self._consts.get(atom)
+        if jnp.issubdtype(getattr(known, "dtype", None), jax.dtypes.prng_key):
+            return False
         if isinstance(known, (np.ndarray, jax.Array)):
             traced = isinstance(known, jax.core.Tracer)
             return not traced and not np.any(np.asarray(known))
@@ -92,6 +94,15 @@ class Constants:
                 return False
             pending.extend(self._producers[value].inputs)
         return True
+
+    def is_uniform(self, atom: Any) -> bool:
+        """Whether all entries are known to be equal."""
+        if not isinstance(atom, Value):
+            return np.size(atom.val) == 1
+        op = self._producers.get(atom)
+        if op is None or op.name not in _KEEPS_UNIFORM:
+            return False
+        return all(map(self.is_uniform, op.inputs))
 
     def _folded(self, value: Value) -> Op | None:
         """The operation that a value can be evaluated by."""
@@ -205,3 +216,4 @@ _KEEPS_ZEROS = frozenset(
         *("convert_element_type", "copy", "neg", "reduce_sum", "expand_dims"),
     ]
 )
+_KEEPS_UNIFORM = _KEEPS_ZEROS | {"add", "sub", "mul", "div", "sqrt", "rsqrt"}

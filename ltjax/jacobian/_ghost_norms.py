@@ -31,7 +31,7 @@ from jax import lax
 
 from ltjax._numerics import at_least_float32, widest
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
-from ltjax.jacobian._jaxpr import Value, bodies, shape_of
+from ltjax.jacobian._jaxpr import Value, bodies, dtype_of, shape_of
 from ltjax.jacobian._placement import reshape
 from ltjax.jacobian._plan import Tap
 from ltjax.jacobian._rules import ELEMENTWISE, SHARED
@@ -281,6 +281,7 @@ class LookupRows(TapRows):
         return (
             isinstance(tap.axes[1], int)
             and len(table) == 2
+            and table[0] <= jnp.iinfo(dtype_of(op.inputs[1])).max
             and tuple(numbers.start_index_map) == (0,)
             and tuple(numbers.collapsed_slice_dims) == (0,)
             and tuple(op.params["slice_sizes"]) == (1, table[1])
@@ -354,6 +355,31 @@ def _arrange(x: jax.Array, *groups: Sequence[int]) -> jax.Array:
 
 def _product_squares(parts: Sequence[jax.Array], d: jax.Array, chunk_size: ChunkSize):
     """Squared norms of ``[a_i^T d_i for a in parts]``: ``[B,H,T,K]``, ``[B,H,T,N]``.
+
+    Cotangents of well fitted examples may be tiny, so their squares are taken of
+    multiples near 1.
+    """
+    scale = _power_of_two(jnp.max(jnp.abs(d), (1, 2, 3), initial=0))
+    # The barriers keep the compiler from squaring the scale.
+    scaled = lax.optimization_barrier(d * (1 / scale)[:, None, None, None])
+    squares = _scaled_product_squares(parts, scaled, chunk_size)
+    vanished = jnp.all(scaled == 0, (1, 2, 3))
+    scale = scale.astype(squares.dtype)
+    return jnp.where(vanished, 0, lax.optimization_barrier(squares * scale) * scale)
+
+
+def _power_of_two(x: jax.Array) -> jax.Array:
+    """The largest power of two up to ``x``, within the normal range; 1 for 0."""
+    _, exponent = jnp.frexp(at_least_float32(lax.stop_gradient(x)))
+    largest = min(jnp.finfo(x.dtype).maxexp, 128) - 8
+    exponent = jnp.clip(jnp.where(x > 0, exponent - 1, 0), -largest, largest)
+    return jnp.exp2(exponent.astype(jnp.float32)).astype(x.dtype)
+
+
+def _scaled_product_squares(
+    parts: Sequence[jax.Array], d: jax.Array, chunk_size: ChunkSize
+):
+    """`_product_squares` without a scale.
 
     One position needs norms only; otherwise the smaller of the Gram matrices of the
     positions and of the rows themselves is made.

@@ -96,6 +96,7 @@ class Program:
 
     def _flatten(self, jaxpr: core.Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]):
         names: dict[Any, Any] = dict(zip(jaxpr.invars, inputs, strict=True))
+        _refuse_references(jaxpr)
         for var, const in zip(jaxpr.constvars, consts, strict=True):
             names[var] = Value(var.aval)
             self.consts[names[var]] = const
@@ -113,6 +114,17 @@ class Program:
                 self.ops.append(Op(eqn, operands, results))
             names.update(zip(eqn.outvars, results, strict=True))
         return [atom(a) for a in jaxpr.outvars]
+
+
+def _refuse_references(jaxpr: core.Jaxpr) -> None:
+    """What is written to a mutable array is not followed."""
+    made = [v for eqn in jaxpr.eqns for v in eqn.outvars]
+    if any(hasattr(v.aval, "inner_aval") for v in (*jaxpr.constvars, *made)):
+        raise ValueError(
+            "losses_fn reads or writes a mutable array (jax.new_ref), which is not "
+            "supported: compute its value, and return it beside the losses with "
+            "has_aux=True."
+        )
 
 
 def read(env: dict[Value, Any], atom: Value | core.Literal) -> Any:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._jaxpr import (
     Op,
@@ -27,6 +29,7 @@ _FIRST = frozenset(
         *("reshape", "squeeze", "transpose", "broadcast_in_dim", "rev", "slice"),
         *("reduce_sum", "cumsum", "reduce_window_sum", "fft", "reduce_precision"),
         *("dynamic_slice", "gather", "split", "unstack", "div", "tile"),
+        *("stop_gradient", "copy_p"),
         *("sharding_constraint", "reshard", "pvary", "pcast", "mesh_cast"),
     ]
 )
@@ -107,6 +110,12 @@ def _scan(op: Op, kinds: list[str], consts: int, carried: int) -> list[str]:
         carry = joined
 
 
+def _fills(op: Op) -> bool:
+    """Whether a gather may return a number of its own: NaN marks an error, not that."""
+    fill = op.params.get("fill_value")
+    return bool(fill) and np.isfinite(fill)
+
+
 def _join(a: str, b: str) -> str:
     """The kind of a value that is one or the other."""
     if a == b or {a, b} == {ZERO, LINEAR}:
@@ -119,7 +128,7 @@ def _join(a: str, b: str) -> str:
 def _result(op: Op, kinds: list[str]) -> str:
     fixed = [k in (CONSTANT, ZERO) for k in kinds]
     if op.name in _FIRST:
-        return LINEAR if all(fixed[1:]) else NONLINEAR
+        return LINEAR if all(fixed[1:]) and not _fills(op) else NONLINEAR
     if op.name in _JOINTLY:
         return NONLINEAR if CONSTANT in kinds else LINEAR
     if op.name in _PRODUCTS:

@@ -10,11 +10,14 @@ do to losses, they do there.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ltjax.jacobian._calls import backward, custom_vjps
+from ltjax.jacobian._calls import backward
 from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._independence import operand_axes
 from ltjax.jacobian._jaxpr import (
@@ -173,20 +176,42 @@ def attribute(plan: Plan) -> Plan:
 
 def backward_rules(program: Program) -> dict[Op, frozenset[str]]:
     """Active custom_vjp calls, and how what they return depends on their cotangents."""
-    active = _active(program, frozenset())
     found = {}
-    for outer in _live(program):
-        if not any(v in active for v in outer.values):
+    for op, active in _differentiated(program, program.inputs, program.outputs[:1]):
+        if op.name != "custom_vjp_call":
             continue
-        for op in custom_vjps(outer):
-            reached = [op is not outer or a in active for a in op.inputs]
-            pullback = backward(op, reached)
-            if pullback is None:
-                found[op] = frozenset([UNKNOWN])
-                continue
-            kinds = linearity(pullback, len(op.inputs))
-            found[op] = frozenset(k for k, r in zip(kinds, reached, strict=True) if r)
+        reached = [a in active for a in op.inputs]
+        pullback = backward(op, reached)
+        if pullback is None:
+            found[op] = frozenset([UNKNOWN])
+            continue
+        kinds = linearity(pullback, len(op.inputs))
+        found[op] = frozenset(k for k, r in zip(kinds, reached, strict=True) if r)
     return found
+
+
+def _differentiated(
+    program: Program, inputs: Iterable[Value], outputs: Iterable[Any]
+) -> Iterator[tuple[Op, frozenset[Value]]]:
+    """Operations that a derivative goes through, at any depth, and active values there.
+
+    What a function with a derivative of its own holds is not among them.
+    """
+    active = _active(program, frozenset(), inputs)
+    needed = {v for v in outputs if isinstance(v, Value) and v in active}
+    for op in reversed(program.ops):
+        if not any(v in needed for v in op.outputs):
+            continue
+        needed |= active.intersection(op.values)
+        yield op, active
+        if op.name in ("custom_vjp_call", "custom_jvp_call"):
+            continue
+        for body in bodies(op):
+            given = body.inputs
+            if op.name in ("checkpoint", "remat", "remat2"):
+                pairs = zip(given, op.inputs, strict=True)
+                given = [v for v, a in pairs if a in active]
+            yield from _differentiated(body, given, body.outputs)
 
 
 def multiply_adds(op: Op) -> int:
@@ -205,19 +230,12 @@ def multiply_adds(op: Op) -> int:
     return times * sum(map(multiply_adds, inside))
 
 
-def _live(program: Program) -> list[Op]:
-    """Operations that the first output is computed from."""
-    needed, live = {program.outputs[0]}, []
-    for op in reversed(program.ops):
-        if any(v in needed for v in op.outputs):
-            needed.update(op.values)
-            live.append(op)
-    return live[::-1]
-
-
-def _active(program: Program, frozen: frozenset[Op]) -> frozenset[Value]:
-    """Values with a derivative with respect to the parameters."""
-    active = {v for v in program.inputs if v.size}
+def _active(
+    program: Program, frozen: frozenset[Op], inputs: Iterable[Value] | None = None
+) -> frozenset[Value]:
+    """Values with a derivative with respect to inputs, by default all of them."""
+    given = program.inputs if inputs is None else inputs
+    active = {v for v in given if v.size and is_inexact(v)}
     for op in program.ops:
         constant = op.name == "stop_gradient" or op in frozen
         if not constant and any(v in active for v in op.values):
@@ -328,7 +346,10 @@ def _data_ops(
             isinstance(atom, Value)
             and atom not in trained
             and atom.size >= size
-            and not constants.is_made_of_literals(atom)
+            and (
+                not constants.is_made_of_literals(atom)
+                or (_could_be_examples(atom, size) and not constants.is_uniform(atom))
+            )
         )
 
     def meet(op, edges):
@@ -339,7 +360,7 @@ def _data_ops(
             return False
         captured = any(
             np.size(c) >= size for body in inside for c in body.consts.values()
-        )
+        ) or any(_multiplies_made_data(body, size) for body in inside)
         shared = (a for a, axis in zip(op.inputs, edges, strict=True) if axis is SHARED)
         return captured or any(map(is_data, shared))
 
@@ -348,6 +369,32 @@ def _data_ops(
         for op, edges in flow.edges.items()
         if any(v in trained for v in op.values) and meet(op, edges)
     )
+
+
+def _could_be_examples(value: Value, size: int) -> bool:
+    """Whether an array has an axis for ``size`` examples."""
+    return any(n % size == 0 for n in value.shape)
+
+
+def _multiplies_made_data(body: Program, size: int) -> bool:
+    """Whether arrays for all examples are made of literals and keys, for a product."""
+    constants = Constants(body)
+    made = {v for v in (*body.inputs, *body.consts) if _is_seed(v, size)}
+    for op in body.ops:
+        if all(v in made for v in op.values):
+            made.update(op.outputs)
+        elif op.name in PRODUCTS and any(
+            a in made and _could_be_examples(a, size) and not constants.is_uniform(a)
+            for a in op.values
+        ):
+            return True
+    return False
+
+
+def _is_seed(value: Value, size: int) -> bool:
+    """Whether a value is a key of random numbers, or a few integers like one."""
+    key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return key or (value.size < size and not is_inexact(value))
 
 
 def _intercepted(

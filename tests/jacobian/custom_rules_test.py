@@ -62,6 +62,53 @@ def test_rule_that_closes_over_traced_data(wrap):
     np.testing.assert_allclose(norms, jnp.linalg.norm(rows, axis=(1, 2)), rtol=1e-12)
 
 
+key = jax.random.key(3)
+BACKWARD = {
+    "stop_gradient": lambda g: 2 * lax.stop_gradient(g),
+    "random mask": lambda g: jnp.where(jax.random.bernoulli(key, 0.5, g.shape), g, 0.0),
+    "gather": lambda g: g.at[:, np.array([2, 0, 5])].get(mode="fill", fill_value=0.0),
+}
+
+
+@pytest.mark.parametrize("back", BACKWARD.values(), ids=BACKWARD)
+def test_rules_that_are_linear_in_their_cotangents(back):
+    fun = _custom(lambda z, q: z, lambda g: (back(g), jnp.zeros_like(g)))
+    x, w = array(1, B, 3), array(2, 3, 3)
+
+    def losses_fn(w):
+        z = x @ w
+        return jnp.sum(fun(z, z) ** 2, 1)
+
+    assert ltjax.linearize(losses_fn, w)[1].method == "intercept"
+    assert_products(losses_fn, w)
+
+
+def test_gather_that_fills_in_a_number_is_not_linear():
+    fun = _custom(
+        lambda z, q: z,
+        lambda g: (
+            g.at[:, np.array([2, 0, 5])].get(mode="fill", fill_value=1.0),
+            jnp.zeros_like(g),
+        ),
+    )
+    x, w = array(1, B, 3), array(2, 3, 3)
+    with pytest.raises(ValueError, match="not linear in its cotangents"):
+        ltjax.linearize(lambda w: jnp.sum(fun(x @ w, x @ w) ** 2, 1), w)
+
+
+def test_rules_that_no_derivative_goes_through():
+    clipped = _custom(lambda z, q: z, lambda g: (jnp.clip(g, -1, 1), g))
+    outer = _custom(lambda z, q: clipped(z, q), lambda g: (2 * g, jnp.zeros_like(g)))
+    x, w = array(1, B, 3), array(2, 3, 3)
+
+    def losses_fn(w):
+        z = x @ w
+        held = lax.stop_gradient(clipped(z, z))
+        return jnp.sum(outer(z, z) ** 2 + z * held, 1)
+
+    assert_products(losses_fn, w)
+
+
 def test_rule_that_sends_cotangents_to_other_examples():
     x, w = array(1, B, 3), array(2, 3, 3)
 

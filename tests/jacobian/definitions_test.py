@@ -205,6 +205,38 @@ def test_statistics_of_values_of_their_own_are_refused(losses_fn, definition):
     assert_products(losses_fn, _params())
 
 
+def _steps():
+    return jnp.stack([jnp.linspace(-1.0, 1.0, B) ** k for k in range(D)], 1)
+
+
+def _drawn():
+    return jax.random.normal(jax.random.key(0), (B, D))
+
+
+@pytest.mark.parametrize("make", [_steps, _drawn])
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("definition", ["frozen", "attribution"])
+def test_data_that_the_losses_make_themselves_are_data(make, inside, definition):
+    def block(x, p):
+        x = make() if inside else x
+        return jnp.tanh(_normalise(x @ p["a"], lambda v: v)) @ p["c"]
+
+    def losses_fn(p):
+        return jax.checkpoint(block)(make(), p).sum(1)
+
+    _, jac = ltjax.linearize(losses_fn, _params())
+    with pytest.raises(ValueError, match="stop_gradient"):
+        jac.norms(definition=definition)
+
+
+def test_equal_entries_are_no_data():
+    def losses_fn(p):
+        prior = jnp.full((B, D), 0.5) @ p["a"]
+        return ((array(0, B, D) + prior[:1]) @ p["c"]).sum(1)
+
+    assert_products(losses_fn, _params(), definition="frozen")
+
+
 def test_statistics_with_parameters_of_their_own_are_not_attributed():
     x = array(0, B, D)
 

@@ -81,6 +81,24 @@ def test_products(losses_fn, make):
 
 
 @pytest.mark.usefixtures("x64")
+def test_mutable_arrays_are_refused():
+    x, outer = array(1, 3, 4), jax.new_ref(jnp.zeros(()))
+
+    def kept(w):
+        total = jax.new_ref(jnp.zeros(3))
+        total[...] += jnp.tanh(x @ w).sum(1)
+        return total[...]
+
+    def logged(w):
+        outer[...] = jnp.sum(w)
+        return jnp.tanh(x @ w).sum(1)
+
+    for losses_fn in (kept, logged, jax.checkpoint(kept)):
+        with pytest.raises(ValueError, match="new_ref"):
+            ltjax.linearize(losses_fn, array(2, 4, 2))
+
+
+@pytest.mark.usefixtures("x64")
 def test_modulated_kernels_of_single_examples():
     batch = array(1, B, 5, 2), array(2, B, 3, 2, 2)
 

@@ -40,6 +40,43 @@ def test_relative_error_of_rows_that_cancel(share):
     np.testing.assert_allclose(jax.jit(jac.norms)(), expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "cotangents"), [(1e4, 1e-22), (1e10, 1e-24), (1e-12, 1e12)]
+)
+@pytest.mark.parametrize("positions", [1, T])
+def test_norms_whose_parts_leave_the_range_of_float32_when_squared(
+    inputs, cotangents, positions
+):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(inputs * rng.normal(size=(B, positions, D)), jnp.float32)
+    d = jnp.asarray(cotangents * rng.normal(size=(B, positions, D)), jnp.float32)
+    d = d.at[0].set(0.0)
+    _, jac = ltjax.linearize(_positions(x, d), jnp.zeros((D, D), jnp.float32))
+    exact = np.einsum(
+        "btk,btn->bkn", np.asarray(x, np.float64), np.asarray(d, np.float64)
+    )
+    expected = np.linalg.norm(exact.reshape(B, -1), axis=1)
+    np.testing.assert_allclose(jax.jit(jac.norms)(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32])
+@pytest.mark.parametrize("mode", ["fill", "clip"])
+def test_lookups_by_indices_of_a_narrow_type(dtype, mode):
+    largest = min(jnp.iinfo(dtype).max, 299)
+    tokens = jnp.asarray([[0, 3, 3], [largest, 1, largest], [7, 7, 7]], dtype)
+    weight = jnp.asarray(array(1, 3, 3, 2), jnp.float32)
+
+    def losses_fn(table):
+        rows = table.at[tokens].get(mode=mode)
+        return jnp.sum(rows * weight, (1, 2))
+
+    for size in (256, 300):
+        table = jnp.zeros((size, 2), jnp.float32)
+        _, jac = ltjax.linearize(losses_fn, table)
+        expected = np.linalg.norm(dense(losses_fn, table), axis=1)
+        np.testing.assert_allclose(jac.norms(), expected, rtol=1e-5)
+
+
 def test_bfloat16_norms_are_those_of_its_numbers():
     x, d = _cancelling(1.0, jnp.bfloat16)
     w = jnp.zeros((D, D), jnp.bfloat16)
