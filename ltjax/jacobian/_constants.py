@@ -74,7 +74,7 @@ class Constants:
         if op is not None and op.name in _KEEPS_ZEROS:
             return self.is_zero(op.inputs[0])
         known = self._consts.get(atom)
-        if jnp.issubdtype(getattr(known, "dtype", None), jax.dtypes.prng_key):
+        if jnp.issubdtype(atom.dtype, jax.dtypes.prng_key):
             return False
         if isinstance(known, (np.ndarray, jax.Array)):
             traced = isinstance(known, jax.core.Tracer)

@@ -1,7 +1,7 @@
 """Whether the outputs of a program are linear in some of its inputs."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -112,8 +112,8 @@ def _scan(op: Op, kinds: list[str], consts: int, carried: int) -> list[str]:
 
 def _fills(op: Op) -> bool:
     """Whether a gather may return a number of its own: NaN marks an error, not that."""
-    fill = op.params.get("fill_value")
-    return bool(fill) and np.isfinite(fill)
+    fill: Any = op.params.get("fill_value")
+    return bool(fill) and bool(np.isfinite(fill))
 
 
 def _join(a: str, b: str) -> str:
