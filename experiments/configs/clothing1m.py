@@ -1,8 +1,8 @@
 """ABSGD on Clothing1M: a million photographs, read while training.
 
 Published from ImageNet weights, which are not included: ``--init-from WEIGHTS.npz``.
-The shorter side is brought to 256 pixels, 224 x 224 are cut out at random and mirrored,
-colours are normalised by statistics of the set itself. No small twin.
+The shorter side is resized to 256 pixels, a random crop of 224 x 224 is mirrored at
+random, and colours are normalised by the set's own statistics. It has no small twin.
 
     python -m experiments.train absgd-clothing1m --workers 16
 """

@@ -17,8 +17,10 @@ from experiments.methods import Ldam, MethodConfig, OptimizerConfig
 from experiments.models import ModelConfig
 
 
-def _deferred(name: Literal["cifar10", "cifar100"], ratio: int) -> TrainConfig:
-    return TrainConfig(
+def _deferred(
+    name: Literal["cifar10", "cifar100"], ratio: int
+) -> tuple[TrainConfig, str]:
+    config = TrainConfig(
         data=exponential(name, ratio),
         model=ModelConfig(name="resnet32", head="cosine"),
         method=MethodConfig(
@@ -37,31 +39,14 @@ def _deferred(name: Literal["cifar10", "cifar100"], ratio: int) -> TrainConfig:
         crop=4,
         flip=True,
     )
+    return config, f"LDAM, class-balanced weights from epoch 160, ratio {ratio}"
 
 
 PRESETS: dict[str, Preset] = {
-    "ldam-drw-cifar10-lt100": Preset(
-        _deferred("cifar10", 100),
-        "LDAM, class-balanced weights from epoch 160, ratio 100",
-    ),
-    "ldam-drw-cifar10-lt50": Preset(
-        _deferred("cifar10", 50),
-        "LDAM, class-balanced weights from epoch 160, ratio 50",
-    ),
-    "ldam-drw-cifar10-lt10": Preset(
-        _deferred("cifar10", 10),
-        "LDAM, class-balanced weights from epoch 160, ratio 10",
-    ),
-    "ldam-drw-cifar100-lt100": Preset(
-        _deferred("cifar100", 100),
-        "LDAM, class-balanced weights from epoch 160, ratio 100",
-    ),
-    "ldam-drw-cifar100-lt50": Preset(
-        _deferred("cifar100", 50),
-        "LDAM, class-balanced weights from epoch 160, ratio 50",
-    ),
-    "ldam-drw-cifar100-lt10": Preset(
-        _deferred("cifar100", 10),
-        "LDAM, class-balanced weights from epoch 160, ratio 10",
-    ),
+    "ldam-drw-cifar10-lt100": Preset(*_deferred("cifar10", 100)),
+    "ldam-drw-cifar10-lt50": Preset(*_deferred("cifar10", 50)),
+    "ldam-drw-cifar10-lt10": Preset(*_deferred("cifar10", 10)),
+    "ldam-drw-cifar100-lt100": Preset(*_deferred("cifar100", 100)),
+    "ldam-drw-cifar100-lt50": Preset(*_deferred("cifar100", 50)),
+    "ldam-drw-cifar100-lt10": Preset(*_deferred("cifar100", 10)),
 }

@@ -13,10 +13,12 @@ does; 1,000 images are for validation (``--data.val-size 0`` gives their counts)
     python -m experiments.train la-cifar10-lt100
 """
 
+import functools
+from typing import Literal
+
 from experiments.configs.presets import Preset, Published
 from experiments.configs.settings import TrainConfig
-from experiments.configs.tails import exponential, ours
-from experiments.datasets import DataConfig
+from experiments.configs.tails import exponential, long_tailed
 from experiments.methods import (
     BalancedSoftmax,
     LogitAdjusted,
@@ -30,18 +32,18 @@ _SOURCE = "arXiv 2007.07314"
 
 
 def _long(
-    data: DataConfig,
-    method: MethodConfig,
+    name: Literal["cifar10", "cifar100"],
+    method: tuple[MethodConfig, str],
     *,
     epochs: int,
     warmup_epochs: int,
     milestones: tuple[int, ...],
-) -> TrainConfig:
-    """The published recipe."""
-    return TrainConfig(
-        data=data,
+) -> tuple[TrainConfig, str]:
+    """The published recipe, and what the method is."""
+    config = TrainConfig(
+        data=exponential(name, 100),
         model=ModelConfig(name="resnet32"),
-        method=method,
+        method=method[0],
         optimizer=OptimizerConfig(
             learning_rate=0.1,
             nesterov=True,
@@ -58,175 +60,79 @@ def _long(
         flip=True,
         eval_every=10,
     )
+    return config, f"{method[1]}, published schedule"
 
 
-def _long_cifar10(method: MethodConfig) -> TrainConfig:
-    return _long(
-        exponential("cifar10", 100),
-        method,
-        epochs=1241,
-        warmup_epochs=20,
-        milestones=(604, 926, 1128),
-    )
+_long_cifar10 = functools.partial(
+    _long, "cifar10", epochs=1241, warmup_epochs=20, milestones=(604, 926, 1128)
+)
+_long_cifar100 = functools.partial(
+    _long, "cifar100", epochs=1419, warmup_epochs=22, milestones=(691, 1059, 1290)
+)
 
 
-def _long_cifar100(method: MethodConfig) -> TrainConfig:
-    return _long(
-        exponential("cifar100", 100),
-        method,
-        epochs=1419,
-        warmup_epochs=22,
-        milestones=(691, 1059, 1290),
-    )
-
-
-_ERM = MethodConfig()
-_POSTHOC = MethodConfig(post_hoc="additive", post_hoc_tau=1.0)
-_POSTHOC_SEARCHED = MethodConfig(post_hoc="additive")
-_LA = MethodConfig(loss=LogitAdjusted(tau=1.0))
-_BALANCED = MethodConfig(loss=BalancedSoftmax())
+_ADJUSTED = "logits adjusted after training"
+_ERM = MethodConfig(), "plain training"
+_POSTHOC = MethodConfig(post_hoc="additive", post_hoc_tau=1.0), f"{_ADJUSTED}, tau 1"
+_SEARCHED = (
+    MethodConfig(post_hoc="additive"),
+    f"{_ADJUSTED}, tau searched on validation",
+)
+_SEARCHED_LONG = _SEARCHED[0], f"{_ADJUSTED}, tau searched"
+_LA = MethodConfig(loss=LogitAdjusted(tau=1.0)), "logit-adjusted loss, tau 1"
+_BALANCED = MethodConfig(loss=BalancedSoftmax()), "balanced softmax"
 
 PRESETS: dict[str, Preset] = {
     "erm-cifar10-lt100-long": Preset(
-        _long_cifar10(_ERM),
-        "plain training, published schedule",
+        *_long_cifar10(_ERM),
         Published(71.36, _BLOCKS, "last", _SOURCE),
     ),
     "posthoc-cifar10-lt100-long": Preset(
-        _long_cifar10(_POSTHOC),
-        "logits adjusted after training, tau 1, published schedule",
+        *_long_cifar10(_POSTHOC),
         Published(77.32, _BLOCKS, "last", _SOURCE),
     ),
-    "posthoc-searched-cifar10-lt100-long": Preset(
-        _long_cifar10(_POSTHOC_SEARCHED),
-        "logits adjusted after training, tau searched, published schedule",
-    ),
+    "posthoc-searched-cifar10-lt100-long": Preset(*_long_cifar10(_SEARCHED_LONG)),
     "la-cifar10-lt100-long": Preset(
-        _long_cifar10(_LA),
-        "logit-adjusted loss, tau 1, published schedule",
+        *_long_cifar10(_LA),
         Published(77.89, _BLOCKS, "last", _SOURCE),
     ),
     "erm-cifar100-lt100-long": Preset(
-        _long_cifar100(_ERM),
-        "plain training, published schedule",
+        *_long_cifar100(_ERM),
         Published(39.87, _BLOCKS, "last", _SOURCE),
     ),
     "posthoc-cifar100-lt100-long": Preset(
-        _long_cifar100(_POSTHOC),
-        "logits adjusted after training, tau 1, published schedule",
+        *_long_cifar100(_POSTHOC),
         Published(44.07, _BLOCKS, "last", _SOURCE),
     ),
-    "posthoc-searched-cifar100-lt100-long": Preset(
-        _long_cifar100(_POSTHOC_SEARCHED),
-        "logits adjusted after training, tau searched, published schedule",
-    ),
+    "posthoc-searched-cifar100-lt100-long": Preset(*_long_cifar100(_SEARCHED_LONG)),
     "la-cifar100-lt100-long": Preset(
-        _long_cifar100(_LA),
-        "logit-adjusted loss, tau 1, published schedule",
+        *_long_cifar100(_LA),
         Published(44.06, _BLOCKS, "last", _SOURCE),
     ),
-    "erm-cifar10-lt100": Preset(
-        ours("cifar10", 100, _ERM),
-        "plain training",
-    ),
-    "posthoc-cifar10-lt100": Preset(
-        ours("cifar10", 100, _POSTHOC_SEARCHED),
-        "logits adjusted after training, tau searched on validation",
-    ),
-    "posthoc-tau1-cifar10-lt100": Preset(
-        ours("cifar10", 100, _POSTHOC),
-        "logits adjusted after training, tau 1",
-    ),
-    "la-cifar10-lt100": Preset(
-        ours("cifar10", 100, _LA),
-        "logit-adjusted loss, tau 1",
-    ),
-    "balanced-softmax-cifar10-lt100": Preset(
-        ours("cifar10", 100, _BALANCED),
-        "balanced softmax",
-    ),
-    "erm-cifar10-lt50": Preset(
-        ours("cifar10", 50, _ERM),
-        "plain training",
-    ),
-    "posthoc-cifar10-lt50": Preset(
-        ours("cifar10", 50, _POSTHOC_SEARCHED),
-        "logits adjusted after training, tau searched on validation",
-    ),
-    "la-cifar10-lt50": Preset(
-        ours("cifar10", 50, _LA),
-        "logit-adjusted loss, tau 1",
-    ),
-    "balanced-softmax-cifar10-lt50": Preset(
-        ours("cifar10", 50, _BALANCED),
-        "balanced softmax",
-    ),
-    "erm-cifar10-lt10": Preset(
-        ours("cifar10", 10, _ERM),
-        "plain training",
-    ),
-    "posthoc-cifar10-lt10": Preset(
-        ours("cifar10", 10, _POSTHOC_SEARCHED),
-        "logits adjusted after training, tau searched on validation",
-    ),
-    "la-cifar10-lt10": Preset(
-        ours("cifar10", 10, _LA),
-        "logit-adjusted loss, tau 1",
-    ),
-    "balanced-softmax-cifar10-lt10": Preset(
-        ours("cifar10", 10, _BALANCED),
-        "balanced softmax",
-    ),
-    "erm-cifar100-lt100": Preset(
-        ours("cifar100", 100, _ERM),
-        "plain training",
-    ),
-    "posthoc-cifar100-lt100": Preset(
-        ours("cifar100", 100, _POSTHOC_SEARCHED),
-        "logits adjusted after training, tau searched on validation",
-    ),
-    "posthoc-tau1-cifar100-lt100": Preset(
-        ours("cifar100", 100, _POSTHOC),
-        "logits adjusted after training, tau 1",
-    ),
-    "la-cifar100-lt100": Preset(
-        ours("cifar100", 100, _LA),
-        "logit-adjusted loss, tau 1",
-    ),
-    "balanced-softmax-cifar100-lt100": Preset(
-        ours("cifar100", 100, _BALANCED),
-        "balanced softmax",
-    ),
-    "erm-cifar100-lt50": Preset(
-        ours("cifar100", 50, _ERM),
-        "plain training",
-    ),
-    "posthoc-cifar100-lt50": Preset(
-        ours("cifar100", 50, _POSTHOC_SEARCHED),
-        "logits adjusted after training, tau searched on validation",
-    ),
-    "la-cifar100-lt50": Preset(
-        ours("cifar100", 50, _LA),
-        "logit-adjusted loss, tau 1",
-    ),
-    "balanced-softmax-cifar100-lt50": Preset(
-        ours("cifar100", 50, _BALANCED),
-        "balanced softmax",
-    ),
-    "erm-cifar100-lt10": Preset(
-        ours("cifar100", 10, _ERM),
-        "plain training",
-    ),
-    "posthoc-cifar100-lt10": Preset(
-        ours("cifar100", 10, _POSTHOC_SEARCHED),
-        "logits adjusted after training, tau searched on validation",
-    ),
-    "la-cifar100-lt10": Preset(
-        ours("cifar100", 10, _LA),
-        "logit-adjusted loss, tau 1",
-    ),
-    "balanced-softmax-cifar100-lt10": Preset(
-        ours("cifar100", 10, _BALANCED),
-        "balanced softmax",
-    ),
+    "erm-cifar10-lt100": Preset(*long_tailed("cifar10", 100, _ERM)),
+    "posthoc-cifar10-lt100": Preset(*long_tailed("cifar10", 100, _SEARCHED)),
+    "posthoc-tau1-cifar10-lt100": Preset(*long_tailed("cifar10", 100, _POSTHOC)),
+    "la-cifar10-lt100": Preset(*long_tailed("cifar10", 100, _LA)),
+    "balanced-softmax-cifar10-lt100": Preset(*long_tailed("cifar10", 100, _BALANCED)),
+    "erm-cifar10-lt50": Preset(*long_tailed("cifar10", 50, _ERM)),
+    "posthoc-cifar10-lt50": Preset(*long_tailed("cifar10", 50, _SEARCHED)),
+    "la-cifar10-lt50": Preset(*long_tailed("cifar10", 50, _LA)),
+    "balanced-softmax-cifar10-lt50": Preset(*long_tailed("cifar10", 50, _BALANCED)),
+    "erm-cifar10-lt10": Preset(*long_tailed("cifar10", 10, _ERM)),
+    "posthoc-cifar10-lt10": Preset(*long_tailed("cifar10", 10, _SEARCHED)),
+    "la-cifar10-lt10": Preset(*long_tailed("cifar10", 10, _LA)),
+    "balanced-softmax-cifar10-lt10": Preset(*long_tailed("cifar10", 10, _BALANCED)),
+    "erm-cifar100-lt100": Preset(*long_tailed("cifar100", 100, _ERM)),
+    "posthoc-cifar100-lt100": Preset(*long_tailed("cifar100", 100, _SEARCHED)),
+    "posthoc-tau1-cifar100-lt100": Preset(*long_tailed("cifar100", 100, _POSTHOC)),
+    "la-cifar100-lt100": Preset(*long_tailed("cifar100", 100, _LA)),
+    "balanced-softmax-cifar100-lt100": Preset(*long_tailed("cifar100", 100, _BALANCED)),
+    "erm-cifar100-lt50": Preset(*long_tailed("cifar100", 50, _ERM)),
+    "posthoc-cifar100-lt50": Preset(*long_tailed("cifar100", 50, _SEARCHED)),
+    "la-cifar100-lt50": Preset(*long_tailed("cifar100", 50, _LA)),
+    "balanced-softmax-cifar100-lt50": Preset(*long_tailed("cifar100", 50, _BALANCED)),
+    "erm-cifar100-lt10": Preset(*long_tailed("cifar100", 10, _ERM)),
+    "posthoc-cifar100-lt10": Preset(*long_tailed("cifar100", 10, _SEARCHED)),
+    "la-cifar100-lt10": Preset(*long_tailed("cifar100", 10, _LA)),
+    "balanced-softmax-cifar100-lt10": Preset(*long_tailed("cifar100", 10, _BALANCED)),
 }

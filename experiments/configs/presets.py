@@ -37,7 +37,7 @@ def needs(config: TrainConfig) -> str:
 
 
 def has_small_twin(preset: Preset) -> bool:
-    """Not what is small already, streamed, or published for a thousand epochs."""
+    """Not if it is small already, streamed, or published for a thousand epochs."""
     config = preset.config
     return config.model.name not in ("mlp", "unet", "patchify", "resnet50") and (
         config.epochs < 1000

@@ -32,7 +32,7 @@ class TrainConfig:
     trained: Literal["all", "classifier"] = "all"
     """classifier: all other parameters stay as they are."""
     init_from: str | None = None
-    """Weights to start from: ``best.npz`` or ``last.npz`` of another run."""
+    """Parameters to start from: ``best.npz`` or ``last.npz`` of another run."""
     eval_every: int = 1
     """Epochs between evaluations; the last five are always evaluated."""
     seed: int = 0

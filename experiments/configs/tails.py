@@ -1,7 +1,7 @@
-"""The recipe that long-tail presets without a published one of their own share.
+"""The recipe of long-tail presets that have no published one. It is our own.
 
 ResNet-32, 200 epochs, batch 128, SGD at 0.1 with Nesterov momentum and a cosine, weight
-decay 2e-4 on kernels, padding by 2 and mirroring, 1,000 validation images: ours.
+decay 2e-4 on kernels, padding by 2 and mirroring, 1,000 validation images.
 """
 
 from typing import Literal
@@ -17,14 +17,14 @@ def exponential(name: Literal["cifar10", "cifar100"], ratio: int) -> DataConfig:
     return DataConfig(name=name, recipe="exponential", factor=1 / ratio, val_size=1000)
 
 
-def ours(
-    name: Literal["cifar10", "cifar100"], ratio: int, method: MethodConfig
-) -> TrainConfig:
-    """200 epochs with our schedule."""
-    return TrainConfig(
+def long_tailed(
+    name: Literal["cifar10", "cifar100"], ratio: int, method: tuple[MethodConfig, str]
+) -> tuple[TrainConfig, str]:
+    """200 epochs of a method with our schedule, and what the method is."""
+    config = TrainConfig(
         data=exponential(name, ratio),
         model=ModelConfig(name="resnet32"),
-        method=method,
+        method=method[0],
         optimizer=OptimizerConfig(
             learning_rate=0.1,
             nesterov=True,
@@ -37,3 +37,4 @@ def ours(
         crop=2,
         flip=True,
     )
+    return config, method[1]

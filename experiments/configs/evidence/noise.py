@@ -2,7 +2,7 @@
 
 Uniform noise redraws a label from all classes, its own among them, so 40% changes 36%.
 Validation and test labels are clean. Every run holds out the same 1,000 clean images;
-"clean" trains on them as well, which is what methods with a meta set are to be held to.
+"clean" trains on them as well: the baseline of methods with a meta set.
 """
 
 import dataclasses
