@@ -1,10 +1,10 @@
 """Cost of every method against plain SGD, and against other libraries.
 
-With no section chosen this measures the table: one training step of every method on
+Without a section, this measures the table: one training step of every method on
 every model, as ratios to a plain SGD step of the same model in the same run. The steps
 take turns (A B A C A ...), each compared with the SGD steps just before and after it,
-so that the ratios hold on a machine that has other things to do. FLOPs and temporary
-memory are the compiler's own figures for the compiled step.
+so that the ratios hold on a busy machine. FLOPs and temporary memory are the compiler's
+own figures for the compiled step.
 
 Each figure stands beside its target. Results are printed, and written to --out as
 JSON, Markdown and PNG.
@@ -68,7 +68,7 @@ class Options:
     peers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Section: per-example gradients and GDW in PyTorch (needs the extra `bench`)."""
     scaling: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Section: what 1, 2, 4 and 8 devices tell each other (virtual ones on CPU)."""
+    """Section: collectives on 1, 2, 4 and 8 devices (virtual ones on CPU)."""
     device: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Section: step times, images/s and the share of the roofline on the default
     device, by batch size; meant for a GPU, at most ten minutes."""

@@ -1,4 +1,4 @@
-"""Absolute step times by batch size, and how near they are to what the device can do.
+"""Absolute step times by batch size, as shares of what the device can do.
 
 The roofline is measured, not looked up: the rate of a large matrix product in the
 model's dtype, and that of a large copy. A step's FLOPs are compared with the one and
@@ -28,7 +28,7 @@ def measure(
     *,
     advance: Callable[[str], None] = lambda what: None,
 ) -> tuple[dict[str, float], list[dict[str, Any]], list[str]]:
-    """Measured roofs, a row for each step, and what there was no time for."""
+    """Measured roofs, a row for each step, and what was left out."""
     end = time.perf_counter() + _DEADLINE
     advance("roofs")
     roofs = measure_roofs(dtypes)

@@ -1,4 +1,4 @@
-"""What the host does for one step: a model so small that little else remains."""
+"""Host overhead of one step, on a model so small that little else remains."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -44,7 +44,7 @@ def measure(
     seconds: float,
     advance: Callable[[str], None] = lambda what: None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Times of all peers' steps and of ours, and which peers are not there."""
+    """Step times of the installed peers and of ltjax, and which peers are missing."""
     available, missing = _importable(PEERS)
     if not available:
         return [], missing
@@ -331,7 +331,7 @@ def gdw_step(model, net, net_optimizer, batch, meta_batch):
 
 
 def _importable(peers: Sequence[Peer]) -> tuple[list[Peer], list[str]]:
-    """The peers whose packages are there, and messages about the others."""
+    """The peers whose packages are installed, and messages about the others."""
     found, missing = [], {}
     for peer in peers:
         try:

@@ -1,4 +1,4 @@
-"""What devices tell each other in one step, and that weights look at all of them."""
+"""Collectives of one training step, and that weights depend on the whole batch."""
 
 import math
 import re
@@ -24,7 +24,7 @@ _SHAPE = re.compile(r"[a-z]+[0-9]+\[([0-9,]*)\]")
 
 
 class Collective(NamedTuple):
-    """One exchange between devices."""
+    """One collective operation."""
 
     kind: str
     elements: int  # numbers in its result

@@ -83,7 +83,7 @@ def make_step(name: str, spec: Spec) -> Step:
 def _plain(
     problem: Problem, tx: optax.GradientTransformation
 ) -> Callable[..., methods.State]:
-    """The baseline, which must owe nothing to this library: the mean's gradient."""
+    """The baseline, without this library: the gradient of the mean loss."""
 
     def fun(state, batch, meta_batch):
         del meta_batch
@@ -105,7 +105,7 @@ def _plain(
 
 
 def _keeping_products(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """The model, all but its products computed again in the backward pass."""
+    """The model, with all but its products recomputed in the backward pass."""
 
     def recomputing(params, rest, inputs, **mode):
         return jax.checkpoint(

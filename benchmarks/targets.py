@@ -6,7 +6,7 @@ from benchmarks.models import SPECS
 
 
 class Target(NamedTuple):
-    """Upper bounds; None where there is none."""
+    """Upper bounds; None where no target is set."""
 
     flops: float | None = None
     wall: float | None = None

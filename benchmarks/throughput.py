@@ -7,7 +7,7 @@ epoch takes its turn in each round, so that a busy machine slows all of them ali
 
 * ``loop``: the compiled step, called from the host (what `experiments.train` does for
   convolutional networks on a CPU);
-* ``untuned``: the same without the compiler options of `experiments.xla`;
+* ``untuned``: the same without the compiler options of `experiments.models.xla`;
 * ``scan``: the whole epoch in one `jax.lax.scan` (what it does on accelerators; very
   slow for convolutions on a CPU, so only there by default);
 * ``torch``: PyTorch's eager loop, channels last, with as many threads.

@@ -86,7 +86,7 @@ def interleave(
     seconds: float,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[Name, Timing]:
-    """Times steps in turns: A B A C A ..., again and again.
+    """Times steps in interleaved rounds: A B A C A ...
 
     Every sample is compared with the mean of its baseline's samples just before and
     just after it, so that slow drifts of a shared machine cancel.

@@ -27,7 +27,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from experiments.digits import tuning
@@ -64,10 +63,10 @@ Name = Literal[
     "elm",
     "weight-balancing",
 ]
-
+Candidates = dict[str, tuple[float, ...]]
 
 _RATE, _DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
-_COMMON = {_RATE: (0.1, 0.3), _DECAY: (5e-4, 5e-3)}
+_COMMON: Candidates = {_RATE: (0.1, 0.3), _DECAY: (5e-4, 5e-3)}
 _CE_GRID = _COMMON | {_RATE: (0.03, 0.1, 0.3, 1.0)}
 _NET_GRID = _COMMON | {"method.weighting.net_learning_rate": (1e-3, 1e-2)}
 
@@ -152,7 +151,7 @@ def _runs(names: Sequence[Name], scenarios: Sequence[Scenario], seeds: int) -> i
 # Output
 
 
-def table(results: Mapping[Name, Result], scenario: Scenario) -> Table:
+def table(results: Mapping[str, Result], scenario: Scenario) -> Table:
     """What is printed."""
     long_tail = scenario == "long-tail"
     columns = _shots() if long_tail else {}
@@ -166,7 +165,7 @@ def table(results: Mapping[Name, Result], scenario: Scenario) -> Table:
     for result in results.values():
         shots = [mean_std(result.accuracy[:, c].mean(1)) for c in columns.values()]
         if not long_tail:
-            right, wrong = _by_rightness(result)[:, -1].mean(0)
+            right, wrong = (w[:, -1].mean() for w in _by_rightness(result))
             shots = [f"{wrong / right:.2f}"]
         out.add_row(
             result.label,
@@ -185,7 +184,7 @@ def table(results: Mapping[Name, Result], scenario: Scenario) -> Table:
     return out
 
 
-def choices(results: Mapping[Name, Result], scenario: Scenario) -> Table:
+def choices(results: Mapping[str, Result], scenario: Scenario) -> Table:
     """What was tried and what was chosen."""
     out = Table(title=f"{_title(scenario, results)}: hyperparameters")
     out.title_justify = "left"
@@ -194,15 +193,15 @@ def choices(results: Mapping[Name, Result], scenario: Scenario) -> Table:
     out.add_column("chosen on validation")
     out.add_column("there", justify="right")
     for result in results.values():
-        values = {
-            k: list(dict.fromkeys(c[k] for c, _ in result.validation))
+        tried = {
+            k: ", ".join(dict.fromkeys(f"{c[k]:g}" for c, _ in result.validation))
             for k in result.choice
         }
-        if tuning.TAU in values:
-            values[tuning.TAU] = [f"{tuning.TAUS[0]:g} to {tuning.TAUS[-1]:g}"]
+        if tuning.TAU in tried:
+            tried[tuning.TAU] = f"{tuning.TAUS[0]:g} to {tuning.TAUS[-1]:g}"
         out.add_row(
             result.label,
-            "; ".join(f"{short(k)} {_numbers(v)}" for k, v in values.items()),
+            "; ".join(f"{short(k)} {v}" for k, v in tried.items()),
             "; ".join(f"{short(k)} {v:g}" for k, v in result.choice.items()),
             f"{100 * max(a for _, a in result.validation):.1f}",
         )
@@ -210,7 +209,7 @@ def choices(results: Mapping[Name, Result], scenario: Scenario) -> Table:
 
 
 def draw_pictures(
-    results: Mapping[Name, Result], scenario: Scenario, out: Path
+    results: Mapping[str, Result], scenario: Scenario, out: Path
 ) -> list[Path]:
     """Writes the PNGs of a scenario and returns their paths."""
     title = _title(scenario, results)
@@ -232,18 +231,28 @@ def draw_pictures(
         title=title,
         xlabel="balanced test accuracy, % (dots: seeds; bars: one standard deviation)",
     )
-    plots.loss_curves(
+    epochs = np.arange(1, results["ce"].loss.shape[1] + 1)
+    plots.curves(
         path("losses"),
-        {label: (r.loss, r.val_loss) for label, r in by_label.items()},
+        {
+            label: {"training": (epochs, r.loss), "validation": (epochs, r.val_loss)}
+            for label, r in by_label.items()
+        },
         title=f"{title}: loss",
+        ylabel="loss",
+        styles={"training": {"ls": "--"}, "validation": {"ls": "-"}},
+        baseline="CE",
+        log=True,
     )
     if scenario == "long-tail":
-        counts = long_tail_counts()
-        plots.accuracy_by_frequency(
+        counts = list(map(str, long_tail_counts()))
+        plots.by_frequency(
             path("accuracy"),
             {label: 100 * r.accuracy for label, r in by_label.items()},
             counts,
             title=f"{title}: accuracy by class",
+            ylabel="test accuracy, %",
+            top=102,
         )
         if weighted:
             plots.weights_over_time(
@@ -253,15 +262,26 @@ def draw_pictures(
                 title=f"{title}: weights",
             )
     elif weighted:
-        plots.wrong_label_weights(
+        plots.curves(
             path("weights"),
-            {label: _by_rightness(r) for label, r in weighted.items()},
+            {
+                label: {
+                    name: (epochs, w)
+                    for name, w in zip(
+                        plots.RIGHT_AND_WRONG, _by_rightness(r), strict=True
+                    )
+                }
+                for label, r in weighted.items()
+            },
             title=f"{title}: weights",
+            ylabel="mean weight",
+            styles=plots.RIGHT_AND_WRONG,
+            wide=True,
         )
     return paths
 
 
-def as_json(results: Mapping[Name, Result]) -> dict[str, Any]:
+def as_json(results: Mapping[str, Result]) -> dict[str, Any]:
     """Everything a table or a picture is made of."""
     return {
         name: {
@@ -293,19 +313,13 @@ def main(config: Config) -> None:
     console = Console(width=max(Console().width, 120))
     console.print(plan(names, scenarios, seeds=seeds, epochs=epochs), highlight=False)
     start = time.perf_counter()
-    results = {}
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task("", total=len(scenarios) * len(names) * epochs)
-        for scenario in scenarios:
-            results[scenario] = tuning.run(
-                {name: ENTRIES[name] for name in names},
-                scenario,
-                seeds=seeds,
-                epochs=epochs,
-                tick=lambda label, scenario=scenario: progress.update(
-                    bar, advance=1, description=f"{scenario}: {label}"
-                ),
-            )
+    results = tuning.run_all(
+        {name: ENTRIES[name] for name in names},
+        scenarios,
+        seeds=seeds,
+        epochs=epochs,
+        console=console,
+    )
     seconds = time.perf_counter() - start
     content = {
         "config": plain(config) | {"out": str(config.out)},
@@ -325,7 +339,7 @@ def main(config: Config) -> None:
     console.print(f"{config.out / 'results.json'}; {seconds:.0f} s of training")
 
 
-def _title(scenario: Scenario, results: Mapping[Name, Result]) -> str:
+def _title(scenario: Scenario, results: Mapping[str, Result]) -> str:
     return f"Digits, {tuning.title(results, scenario)}"
 
 
@@ -341,15 +355,11 @@ def _by_class(result: Result) -> np.ndarray:
     return weights / (weights * share).sum(-1, keepdims=True)
 
 
-def _by_rightness(result: Result) -> np.ndarray:
-    """``[S, E, 2]`` weights of right and wrong labels, relative to their mean."""
-    weights = result.weights.mean(-1)
-    share = np.array([1 - NOISE_RATE, NOISE_RATE])
-    return weights / (weights * share).sum(-1, keepdims=True)
-
-
-def _numbers(values: Sequence[Any]) -> str:
-    return ", ".join(v if isinstance(v, str) else f"{v:g}" for v in values)
+def _by_rightness(result: Result) -> tuple[np.ndarray, np.ndarray]:
+    """``[S, E]`` weights of right and of wrong labels, relative to their mean."""
+    right, wrong = np.moveaxis(result.weights.mean(-1), -1, 0)
+    mean = (1 - NOISE_RATE) * right + NOISE_RATE * wrong
+    return right / mean, wrong / mean
 
 
 def _rounded(values: np.ndarray) -> list:

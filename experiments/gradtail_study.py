@@ -20,13 +20,12 @@ experiments.compare). Four questions are answered for each of them:
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from scipy import stats
 
@@ -40,7 +39,7 @@ from experiments.digits.tuning import (
     Result,
     difference,
     mean_std,
-    run,
+    run_all,
     short,
     title,
 )
@@ -58,7 +57,7 @@ WINNER = "gated, unweighted mean"
 class Studied(GradTail):
     """GradTail with more activations than the library has."""
 
-    activation: Literal["gated", "bump", "tent", "sigmoid", "linear"] = "gated"
+    activation: Literal["gated", "bump", "tent", "sigmoid", "linear"] = "gated"  # type: ignore[assignment]
 
     @property
     def activation_fn(self) -> Callable[..., jax.Array]:
@@ -74,18 +73,14 @@ class Studied(GradTail):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shuffled:
-    """The weights of another weighting, given to random examples of the batch."""
+class Shuffled(Studied):
+    """The same weights, given to random examples of the batch."""
 
-    name: ClassVar[str] = "shuffled"
-    of_logits: ClassVar[bool] = False
-    needs_meta: ClassVar[bool] = False
-
-    inner: GradTail
+    name = "shuffled"
 
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
         """The weighting of a run."""
-        inner = self.inner.build(context, key)
+        inner = super().build(context, key)
 
         def weights(jac, state, params=None, *, key, **extra_args):
             own, state = inner.weights(jac, state, params, **extra_args)
@@ -94,32 +89,32 @@ class Shuffled:
         return ltjax.Weighting.from_weights(inner.init, weights, inner.observe)
 
 
-_DECAYS = {"optimizer.weight_decay": (5e-4, 5e-3)}
+_DECAYS: dict[str, tuple[float, ...]] = {"optimizer.weight_decay": (5e-4, 5e-3)}
 _SHAPES = {
-    "gated": {"strength": (2.0, 5.0, 20.0)},
-    "bump": {"width": (0.25, 0.5, 1.0)},
-    "tent": {"width": (0.5, 1.0, 2.0)},
-    "sigmoid": {"slope": (0.5, 1.0, 4.0)},
-    "linear": {"slope": (0.25, 0.5, 1.0)},
+    "gated": ("strength", (2.0, 5.0, 20.0)),
+    "bump": ("width", (0.25, 0.5, 1.0)),
+    "tent": ("width", (0.5, 1.0, 2.0)),
+    "sigmoid": ("slope", (0.5, 1.0, 4.0)),
+    "linear": ("slope", (0.25, 0.5, 1.0)),
 }
 
 
 def _variant(label: str, *, shuffled: bool = False, **settings: Any) -> Entry:
     """GradTail, with two weight decays and three values of what shapes it."""
-    weighting = Studied(**{"reference": "weighted"} | settings)
-    path = "method.weighting.inner." if shuffled else "method.weighting."
-    shape = {path + k: v for k, v in _SHAPES[weighting.activation].items()}
-    method = MethodConfig(
-        weighting=Shuffled(inner=weighting) if shuffled else weighting
+    kind = Shuffled if shuffled else Studied
+    weighting = kind(**{"reference": "weighted"} | settings)
+    name, values = _SHAPES[weighting.activation]
+    return Entry(
+        label=label,
+        method=MethodConfig(weighting=weighting),
+        grid=_DECAYS | {f"method.weighting.{name}": values},
     )
-    return Entry(label=label, method=method, grid=_DECAYS | shape)
 
 
-_RATES = {"optimizer.learning_rate": (0.03, 0.1, 0.3)}
 VARIANTS = {
     entry.label: entry
     for entry in (
-        Entry(label="CE", grid=_DECAYS | _RATES),
+        Entry(label="CE", grid=_DECAYS | {"optimizer.learning_rate": (0.03, 0.1, 0.3)}),
         _variant("gated"),
         _variant("gated, shuffled", shuffled=True),
         _variant(WINNER, reference="unweighted"),
@@ -229,7 +224,7 @@ def draw_pictures(results: Mapping[str, Result], scenario: Scenario, out: Path) 
         plots.weights_over_time(
             out / "long-tail-weights.png",
             {name: results[name].weights[:, :, 0].mean(0) for name in shown},
-            long_tail_counts(),
+            list(map(str, long_tail_counts())),
             title=f"{heading}: weights",
         )
 
@@ -240,20 +235,10 @@ def main(config: Config) -> None:
         raise SystemExit(f"--seeds must be at least 2, got {config.seeds}.")
     seeds, epochs = (2, QUICK_EPOCHS) if config.quick else (config.seeds, EPOCHS)
     config.out.mkdir(parents=True, exist_ok=True)
-    results = {}
-    with Progress(transient=True) as progress:
-        bar = progress.add_task("", total=2 * epochs * len(VARIANTS))
-        for scenario in get_args(Scenario):
-            results[scenario] = run(
-                VARIANTS,
-                scenario,
-                seeds=seeds,
-                epochs=epochs,
-                tick=lambda label, scenario=scenario: progress.update(
-                    bar, advance=1, description=f"{scenario}: {label}"
-                ),
-            )
     console = Console(width=max(Console().width, 120))
+    results = run_all(
+        VARIANTS, get_args(Scenario), seeds=seeds, epochs=epochs, console=console
+    )
     for scenario, own in results.items():
         console.print(table(own, scenario), "")
         draw_pictures(own, scenario, config.out)

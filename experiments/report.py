@@ -3,9 +3,9 @@
     python -m experiments.report RUNS... --out DIR
 
 RUNS are run folders of experiments.train, or folders of them. Runs whose settings
-differ by seeds alone are averaged; runs on different data come in sections of their
-own. Written to DIR: report.md, report.json and the pictures. Unfinished runs are taken
-as they stand, and marked. See docs/reports.md.
+differ by seeds alone are averaged; runs on different data get separate
+sections. Written to DIR: report.md, report.json and the pictures. Unfinished runs are
+included and marked. See docs/reports.md.
 """
 
 import dataclasses

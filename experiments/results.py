@@ -79,9 +79,10 @@ def filled(page: str, made: Mapping[str, str]) -> str:
     for name, text in made.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         place = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-        if len(place.findall(page)) != 1:
+        before, *after = place.split(page)
+        if len(after) != 1:
             raise ValueError(f"the page must have one place for {name}: {start} {end}")
-        page = place.sub(lambda _, s=f"{start}\n\n{text}\n\n{end}": s, page)
+        page = f"{before}{start}\n\n{text}\n\n{end}{after[0]}"
     return page
 
 

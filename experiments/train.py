@@ -60,12 +60,18 @@ class _Kinds:
     """Which loss and weighting: what other settings there are depends on these."""
 
     loss: Annotated[
-        tyro.extras.literal_type_from_choices(LOSSES),
-        tyro.conf.arg(name="method.loss"),
+        str,
+        tyro.conf.arg(
+            name="method.loss",
+            constructor=tyro.extras.literal_type_from_choices(LOSSES),
+        ),
     ]
     weighting: Annotated[
-        tyro.extras.literal_type_from_choices(WEIGHTINGS),
-        tyro.conf.arg(name="method.weighting"),
+        str,
+        tyro.conf.arg(
+            name="method.weighting",
+            constructor=tyro.extras.literal_type_from_choices(WEIGHTINGS),
+        ),
     ]
 
 
@@ -144,15 +150,13 @@ def _with_kinds(
         return_unknown_args=True,
         add_help=False,
     )
-    changes = {}
-    if kinds.loss != method.loss.name:
-        changes["loss"] = LOSSES[kinds.loss]()
-    if kinds.weighting != method.weighting.name:
-        changes["weighting"] = WEIGHTINGS[kinds.weighting]()
-    if changes:
-        method = dataclasses.replace(method, **changes)
-        config = dataclasses.replace(config, method=method)
-    return config, rest
+    loss, weighting = method.loss, method.weighting
+    if kinds.loss != loss.name:
+        loss = LOSSES[kinds.loss]()
+    if kinds.weighting != weighting.name:
+        weighting = WEIGHTINGS[kinds.weighting]()
+    method = dataclasses.replace(method, loss=loss, weighting=weighting)
+    return dataclasses.replace(config, method=method), rest
 
 
 def _print_completion(argv: Sequence[str]) -> None:

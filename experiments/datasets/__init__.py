@@ -1,9 +1,9 @@
 """Data sets: read, split, made long-tailed and noisy, and described.
 
 ``load(DataConfig(name="cifar10", recipe="exponential", factor=0.01))`` gives
-``Splits``. The order of events is always the same: hold out what is to stay clean
-and untouched (test, validation, meta), make the rest long-tailed, make its labels
-noisy, and take the statistics of what is left. See docs/data.md.
+``Splits``. The order of events is always the same: hold out clean test, validation and
+meta sets, make the rest long-tailed, corrupt its labels, and compute statistics of the
+result. See docs/data.md.
 """
 
 from experiments.datasets.config import DataConfig as DataConfig

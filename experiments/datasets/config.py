@@ -77,15 +77,15 @@ class DataConfig:
     noise: Noise = "none"
     """How training labels are corrupted."""
     noise_rate: float = 0.0
-    """Probability that a label is drawn anew (uniform) or changed (all others)."""
+    """Probability that a label is redrawn (uniform) or changed (all others)."""
     val_size: int | None = None
-    """Validation examples to take from the training part, as many of each class; 0 for
-    none. Default: the set's own validation part, else a tenth of each class."""
+    """Validation examples to take from the training part, equally many of each class;
+    0 for none. Default: the set's own validation part, else a tenth of each class."""
     train_size: int | None = None
-    """Use this many examples of what is left, as many of each class; goes with
-    recipe "none". Default: all."""
+    """Keep this many of the remaining training examples, equally many of each class;
+    needs recipe "none". Default: all."""
     meta_size: int = 0
-    """Clean examples, as many of each class, kept apart for methods that learn
+    """Clean examples, equally many of each class, held out for methods that learn
     from a small trusted set."""
     train_on_meta: bool = False
     """Train on these as well, with their clean labels: what other methods can do with
@@ -96,6 +96,6 @@ class DataConfig:
     """Of splits, long tail and noise."""
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """One of its own for each purpose, so that none shifts another."""
+        """A separate one for each purpose, so that none shifts another."""
         purposes = ("test", "val", "meta", "recipe", "noise", "train")
         return np.random.default_rng([self.seed, purposes.index(purpose)])

@@ -33,7 +33,7 @@ class LazyImages:
     @property
     def files(self) -> list[str] | None:
         """Those of the images here."""
-        return self.names and [self.names[i] for i in self.indices]
+        return None if self.names is None else [self.names[i] for i in self.indices]
 
 
 def decode(data: bytes) -> Image.Image:

@@ -41,7 +41,7 @@ def missing(config: DataConfig, files: str, get: str) -> DataNotFoundError:
     """The error for a set that is not there."""
     looked = ", ".join(map(str, folders(config)))
     return DataNotFoundError(
-        f"No {config.name} data in {looked} (nothing is downloaded by itself).\n"
+        f"No {config.name} data in {looked} (nothing is downloaded automatically).\n"
         f"  Needed: {files}\n"
         f"  Get it: {get}\n"
         "  Put it into a folder and name that folder: data.path on the command line "

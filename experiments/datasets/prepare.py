@@ -1,4 +1,4 @@
-"""From a set as it comes to splits: chosen, made noisy, brought into final form."""
+"""From a source to splits: selected, made noisy, standardised."""
 
 import hashlib
 from typing import Any
@@ -45,7 +45,9 @@ def _scenes(config: DataConfig) -> Splits:
     targets = {name: part.targets for name, part in parts.items()}
     indices = {name: np.arange(len(labels)) for name, labels in targets.items()}
     return Splits(
-        **{name: Arrays(inputs[name], targets[name]) for name in parts},
+        train=Arrays(inputs["train"], targets["train"]),
+        val=Arrays(inputs["val"], targets["val"]),
+        test=Arrays(inputs["test"], targets["test"]),
         meta=None,
         num_classes=len(drawn.class_counts),
         class_names=("background", *map(str, range(10))),

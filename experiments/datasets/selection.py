@@ -118,6 +118,6 @@ def _largest(profile: Callable[[int], np.ndarray], available: np.ndarray) -> np.
 
 
 def _classes(num_classes: int | None) -> int:
-    """The number of classes of a set that has some, as `check` has made sure of."""
+    """The number of classes, which `check` has made sure of."""
     assert num_classes is not None
     return num_classes

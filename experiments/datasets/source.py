@@ -1,4 +1,4 @@
-"""A set as its files have it: parts, before any split, long tail or noise is made."""
+"""A data set as its files have it, before splits, long tails and noise."""
 
 from typing import NamedTuple
 
@@ -11,14 +11,14 @@ PARTS = ("train", "val", "test", "meta")
 
 
 class Labelled(NamedTuple):
-    """Images or features, and what is to be predicted from them."""
+    """Images or features, and their targets."""
 
     inputs: np.ndarray | LazyImages
     labels: np.ndarray
 
 
 class Source(NamedTuple):
-    """A set as it comes."""
+    """A data set as its files have it."""
 
     parts: dict[str, Labelled]  # "train"; "val", "test", "meta" where it has them
     num_classes: int | None = None  # None: regression

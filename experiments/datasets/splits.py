@@ -1,4 +1,4 @@
-"""What training gets: the parts of a set, ready, and what is known about them."""
+"""What training reads: the parts of a data set, and their statistics."""
 
 import dataclasses
 from typing import NamedTuple
@@ -13,6 +13,13 @@ class Arrays(NamedTuple):
 
     inputs: np.ndarray | LazyImages  # [N, H, W, C] uint8 or [N, F] float32
     targets: np.ndarray  # [N] int32 labels (dense: [N, H, W]) or [N] float32
+
+
+class Classes(NamedTuple):
+    """What is known of the classes of a set."""
+
+    counts: np.ndarray  # [C], of the labels seen in training
+    shots: tuple[int, int]  # more examples are "many", fewer than the second "few"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,13 @@ class Splits:
     def dense(self) -> bool:
         """Whether every pixel has a label of its own."""
         return np.ndim(self.train.targets) > 1
+
+    @property
+    def classes(self) -> Classes:
+        """The classes; a ValueError where targets are numbers."""
+        if self.class_counts is None or self.shots is None:
+            raise ValueError("targets must be classes here, got numbers.")
+        return Classes(self.class_counts, self.shots)
 
     @property
     def streaming(self) -> bool:

@@ -28,7 +28,8 @@ class Draw(NamedTuple):
 
 def load_images() -> tuple[np.ndarray, np.ndarray]:
     """Images ``[N, 64]`` in [0, 1] and classes ``[N]``."""
-    pixels, classes = bundled.digits(DataConfig(name="digits")).parts["train"]
+    images, classes = bundled.digits(DataConfig(name="digits")).parts["train"]
+    pixels = np.asarray(images)
     levels = np.round(pixels.reshape(len(pixels), -1) * (16 / 255))  # 17 of them
     return (levels / 16).astype(np.float32), classes.astype(np.int64)
 

@@ -29,6 +29,8 @@ from ltjax import data
 
 BATCH, STEPS = 50, 20  # STEPS make an epoch
 
+HeldOut = Literal["val", "test"]
+
 
 class Task(NamedTuple):
     """What is compiled: a method and the network that it trains."""
@@ -42,7 +44,7 @@ class Settings:
     """What a candidate's numbers change, by paths such as ``method.loss.tau``."""
 
     method: MethodConfig
-    optimizer: OptimizerConfig
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
     def replaced(self, numbers: Mapping[str, Any]) -> "Settings":
         """The settings with those at some paths changed."""
@@ -126,14 +128,14 @@ class Sweep:
             seconds=seconds,
         )
 
-    def logits(self, split: Literal["val", "test"]) -> np.ndarray:
+    def logits(self, split: HeldOut) -> np.ndarray:
         """``[candidates, seeds, examples, classes]`` of a held-out split."""
         index = np.stack([getattr(d, split) for d in self._draws])
         return np.asarray(self._compiled.logits(self._state, index))
 
 
 class Seed(NamedTuple):
-    """What a run gets from its seed."""
+    """What depends on the seed of a run."""
 
     key: jax.Array
     class_counts: jax.Array  # [C]
@@ -151,12 +153,12 @@ class _Compiled(NamedTuple):
 
 @functools.cache
 def _compiled(task: Task, epochs: int) -> _Compiled:
-    """The same for every scenario, so that it is compiled once."""
+    """Shared by all scenarios, so that each function is compiled once."""
     images = jnp.asarray(load_images()[0])
     apply = _networks(task.model, 1)[0]
 
     def method(numbers, seed):
-        settings = Settings(task.method, OptimizerConfig()).replaced(numbers)
+        settings = Settings(task.method).replaced(numbers)
         return make_method(
             settings.method,
             apply,
@@ -224,7 +226,7 @@ def _replaced(config: Any, path: Sequence[str], value: Any) -> Any:
 
 @functools.cache
 def _networks(config: ModelConfig, seeds: int) -> tuple[Any, Any, Any]:
-    """A network for every seed: ``(apply, params, rest)``, the latter two stacked."""
+    """A network per seed: ``apply``, and ``params`` and ``rest`` stacked over seeds."""
     # Eagerly: compiling the draw of all weights takes longer than drawing them.
     parts = [
         models.functional(
@@ -239,7 +241,7 @@ def _networks(config: ModelConfig, seeds: int) -> tuple[Any, Any, Any]:
 
 
 def _endless(indices: np.ndarray, seed: Sequence[int]):
-    """Batches of random permutations, one after the other, for ever."""
+    """Endless batches of random permutations, one after the other."""
     rng = np.random.default_rng(seed)
     left = rng.permutation(indices)
     while True:

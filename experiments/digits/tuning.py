@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress
 
 from experiments.digits import sweep
 from experiments.digits.draws import (
@@ -46,21 +48,21 @@ class Entry:
 
     def candidates(self, scenario: Scenario) -> list[dict[str, float]]:
         """Hyperparameters to choose from."""
-        noise = scenario == "noise" and self.noise_grid
-        grid = self.noise_grid if noise else self.grid
+        grid = self.grid
+        if scenario == "noise" and self.noise_grid is not None:
+            grid = self.noise_grid
         return [
             dict(zip(grid, c, strict=True)) for c in itertools.product(*grid.values())
         ]
 
     def task(self, epochs: int) -> sweep.Task:
         """What is compiled; equal for equal methods."""
-        method = self.method
+        settings = sweep.Settings(self.method)
         if self.two_stage:
-            late = dataclasses.replace(method.weighting, start_epoch=epochs // 2)
-            method = dataclasses.replace(method, weighting=late)
-        return sweep.Task(
-            method, ModelConfig(name="mlp", hidden=(64, 64), head=self.head)
-        )
+            start = {"method.weighting.start_epoch": epochs // 2}
+            settings = settings.replaced(start)
+        model = ModelConfig(name="mlp", hidden=(64, 64), head=self.head)
+        return sweep.Task(settings.method, model)
 
 
 class Result(NamedTuple):
@@ -81,6 +83,27 @@ class Result(NamedTuple):
     def balanced(self) -> np.ndarray:
         """``[S]`` balanced accuracy."""
         return self.accuracy.mean(1)
+
+
+def run_all(
+    entries: Mapping[str, Entry],
+    scenarios: Sequence[Scenario],
+    *,
+    seeds: int,
+    epochs: int,
+    console: Console,
+) -> dict[Scenario, dict[str, Result]]:
+    """`run` for every scenario, with a bar of progress."""
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("", total=len(scenarios) * len(entries) * epochs)
+
+        def results(scenario):
+            def tick(label):
+                progress.update(bar, advance=1, description=f"{scenario}: {label}")
+
+            return run(entries, scenario, seeds=seeds, epochs=epochs, tick=tick)
+
+        return {scenario: results(scenario) for scenario in scenarios}
 
 
 def run(
@@ -156,7 +179,11 @@ def _result(entry, scenario, own, draws, log) -> Result:
 
 
 def _accuracy(
-    entry: Entry, own: sweep.Sweep, draws: Sequence[Draw], split: str, tau: float | None
+    entry: Entry,
+    own: sweep.Sweep,
+    draws: Sequence[Draw],
+    split: sweep.HeldOut,
+    tau: float | None,
 ) -> np.ndarray:
     """``[candidates, seeds, C]`` accuracy of each class."""
     logits = own.logits(split)
@@ -183,7 +210,7 @@ def _accuracy(
 
 
 def title(results: Mapping[str, Result], scenario: Scenario) -> str:
-    """What was trained on, and how often."""
+    """The training data, and the number of seeds."""
     seeds = len(next(iter(results.values())).accuracy)
     what = {
         "long-tail": f"long tail {TRAIN} to {long_tail_counts()[-1]}",

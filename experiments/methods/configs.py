@@ -1,7 +1,7 @@
 """What is minimised, how much each example counts, and how parameters move.
 
-A method is a loss times a weighting, with penalties beside them and an adjustment of
-the trained logits behind::
+A method is a loss times a weighting, plus penalties and an adjustment of the trained
+logits::
 
     MethodConfig(loss=LogitAdjusted(tau=1.5))
     MethodConfig(loss=ClassBalanced(start_epoch=160), weighting=Absgd(start_epoch=160))

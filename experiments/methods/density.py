@@ -26,8 +26,8 @@ def inverse_density(
     Returns:
       Centres of the bins and the weights there, both ``[bins]`` float32.
     """
-    histogram, edges = np.histogram(np.asarray(targets, np.float64), bins)
-    counts, edges = jnp.asarray(histogram, jnp.float32), jnp.asarray(edges, jnp.float32)
+    histogram = np.histogram(np.asarray(targets, np.float64), bins)
+    counts, edges = (jnp.asarray(x, jnp.float32) for x in histogram)
     place = jnp.arange(bins, dtype=jnp.float32)
     kernel = jnp.exp(-0.5 * ((place[:, None] - place[None, :]) / smoothing) ** 2)
     density = (kernel / kernel.sum(axis=0)[None, :]) @ counts

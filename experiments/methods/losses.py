@@ -23,7 +23,7 @@ LossFn = Callable[[Any, jax.Array, Any], jax.Array]
 
 
 class Context(NamedTuple):
-    """What losses and weightings are told about the run that they are built for."""
+    """What losses and weightings know about their run."""
 
     class_counts: jax.Array | None  # [C], float, at least 1; None in regression
     learning_rate: optax.Schedule
@@ -31,17 +31,24 @@ class Context(NamedTuple):
     targets: np.ndarray | None = None  # [N] of training; None where they are classes
 
     @property
+    def counts(self) -> jax.Array:
+        """``[C]`` class counts, where targets are classes."""
+        if self.class_counts is None:
+            raise ValueError("class_counts must be given, got None.")
+        return self.class_counts
+
+    @property
     def class_priors(self) -> jax.Array:
         """``[C]`` class frequencies."""
-        return self.class_counts / self.class_counts.sum()
+        return self.counts / self.counts.sum()
 
     def started(self, state: Any, epoch: int) -> jax.Array:
-        """Whether training has come to an epoch."""
+        """Whether training has reached an epoch."""
         return state.step >= epoch * self.steps_per_epoch
 
     def class_weights(self, state: Any, beta: float, start_epoch: int) -> jax.Array:
         """``[C]`` class-balanced weights from an epoch on, 1 before."""
-        weights = losses.class_balanced_weights(self.class_counts, beta=beta)
+        weights = losses.class_balanced_weights(self.counts, beta=beta)
         return jnp.where(self.started(state, start_epoch), weights, 1.0)
 
 
@@ -125,7 +132,7 @@ class BalancedSoftmax(_Loss):
 
     def _losses(self, context, outputs, targets, state):
         return losses.balanced_softmax(
-            outputs.logits, targets, class_counts=context.class_counts
+            outputs.logits, targets, class_counts=context.counts
         )
 
 
@@ -149,7 +156,7 @@ class Ldam(_Loss):
         return weights[targets] * losses.ldam(
             outputs.logits,
             targets,
-            class_counts=context.class_counts,
+            class_counts=context.counts,
             **arguments(self, "beta", "start_epoch"),
         )
 

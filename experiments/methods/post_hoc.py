@@ -1,5 +1,6 @@
 """Adjustment of trained logits from the training priors to equal ones."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from ltjax import data, heads
@@ -14,5 +15,5 @@ def adjusted(
     logits: np.ndarray, class_counts: np.ndarray, *, mode: str, tau: float
 ) -> np.ndarray:
     """Logits ``[N, C]`` as `ltjax.heads.adjust_logits` gives them."""
-    priors = class_priors(class_counts)
-    return np.asarray(heads.adjust_logits(logits, priors, tau=tau, mode=mode))
+    z, priors = jnp.asarray(logits), jnp.asarray(class_priors(class_counts))
+    return np.asarray(heads.adjust_logits(z, priors, tau=tau, mode=mode))

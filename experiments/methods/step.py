@@ -54,7 +54,7 @@ def make_method(
     optimizer: OptimizerConfig,
     epochs: int,
     steps_per_epoch: int,
-    class_counts: jax.Array | None = None,
+    class_counts: jax.Array | np.ndarray | None = None,
     targets: np.ndarray | None = None,
 ) -> "Method":
     """Binds a method and an optimiser to a model.
@@ -220,16 +220,17 @@ class Method:
         outputs, _ = jax.eval_shape(
             lambda p, r, x: self.apply(p, r, x, train=False), params, rest, inputs
         )
-        return jnp.zeros((len(self.context.class_counts), outputs.embeddings.shape[1]))
+        return jnp.zeros((len(self.context.counts), outputs.embeddings.shape[1]))
 
     def _next_centers(self, centers, outputs, labels):
-        if centers is None:
+        loss = self.config.loss
+        if centers is None or not isinstance(loss, Elm):
             return None
         return ltjax.losses.update_centers(
             centers,
             jax.lax.stop_gradient(outputs.embeddings),
             labels,
-            decay=self.config.loss.center_decay,
+            decay=loss.center_decay,
         )
 
 

@@ -7,7 +7,7 @@ names of the arguments; only what a run decides (steps, networks, keys) is trans
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ class Absgd(_Weighting):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradTail(_Weighting):
-    """GradTail: weights by how far a gradient leaves the prevailing one."""
+    """GradTail: weights by the similarity of a gradient to the prevailing one."""
 
     name = "gradtail"
     label = "GradTail"
@@ -118,45 +118,47 @@ class GradTail(_Weighting):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gdw(_Weighting):
+class _MetaNet(_Weighting):
+    """A net from losses to weights, which a clean meta set trains."""
+
+    of_logits = True
+    needs_meta = True
+    level: ClassVar[str]
+
+    lookahead_lr: float | None = None
+    """Of the virtual step; by default the learning rate."""
+    hidden: int = 100
+    net_learning_rate: float = 1e-3
+    net_weight_decay: float = 1e-4
+
+    def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
+        own = arguments(self)
+        if self.lookahead_lr is None:
+            own["lookahead_lr"] = context.learning_rate
+        return ltjax.gdw(len(context.counts), key=key, level=self.level, **own)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gdw(_MetaNet):
     """GDW: a clean meta set weights the gradient's flow through every logit."""
 
     name = "gdw"
     label = "GDW"
-    of_logits = True
-    needs_meta = True
+    level = "class"
 
-    lookahead_lr: float | None = None
-    """Of the virtual step; by default the learning rate."""
     step_size: float | None = None
     """Length of the second stage's step; 0.1 * B * C by default."""
     clip: float = 0.2
     """Bound of a weight's change in the second stage."""
-    hidden: int = 100
-    net_learning_rate: float = 1e-3
-    net_weight_decay: float = 1e-4
-
-    def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
-        return _from_meta_set(self, context, key, level="class")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MwNet(_Weighting):
+class MwNet(_MetaNet):
     """MW-Net: a clean meta set trains a net that gives each loss a weight."""
 
     name = "mw_net"
     label = "MW-Net"
-    of_logits = True
-    needs_meta = True
-
-    lookahead_lr: float | None = None
-    """Of the virtual step; by default the learning rate."""
-    hidden: int = 100
-    net_learning_rate: float = 1e-3
-    net_weight_decay: float = 1e-4
-
-    def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
-        return _from_meta_set(self, context, key, level="instance")
+    level = "instance"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,15 +171,6 @@ class L2rw(_Weighting):
 
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
         return ltjax.l2rw()
-
-
-def _from_meta_set(
-    config: Any, context: Context, key: jax.Array, *, level: str
-) -> ltjax.Weighting:
-    own = arguments(config)
-    if config.lookahead_lr is None:
-        own["lookahead_lr"] = context.learning_rate
-    return ltjax.gdw(len(context.class_counts), key=key, level=level, **own)
 
 
 Weighting = NoWeighting | Absgd | GradTail | Gdw | MwNet | L2rw

@@ -15,7 +15,7 @@ class Outputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which network, and how it ends."""
+    """Which network, and which classifier."""
 
     name: Literal[
         "mlp",

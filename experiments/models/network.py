@@ -83,8 +83,8 @@ def functional(model: nnx.Module) -> tuple[Apply, nnx.State, nnx.State]:
         init = lambda key: functional(make_model(..., rngs=nnx.Rngs(key)))[1:]
         params, rest = jax.vmap(init)(jax.random.split(key, num_seeds))
     """
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-    return Apply(graphdef), params, rest
+    graphdef, params, *rest = nnx.split(model, nnx.Param, ...)
+    return Apply(graphdef), params, rest[0]
 
 
 class Network(nnx.Module):

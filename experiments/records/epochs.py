@@ -1,5 +1,6 @@
 """The record of an epoch, and the choice of the epoch whose results are reported."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,11 @@ REGIONS = ("many", "medium", "few")
 LAST = 5  # epochs in the mean that is reported
 
 
-def score(row: Row, *, split: str = "val") -> float | None:
-    """What the best epoch is chosen by, higher is better; None without that split."""
+def score(row: Row, *, split: str = "val") -> float:
+    """What the best epoch is chosen by, higher is better; -inf without that split."""
     if f"{split}/balanced_accuracy" in row:
         return row[f"{split}/balanced_accuracy"]
-    return -row[f"{split}/mae"] if f"{split}/mae" in row else None
+    return -row.get(f"{split}/mae", math.inf)
 
 
 def select(rows: Sequence[Row]) -> dict[str, Row]:
@@ -24,14 +25,14 @@ def select(rows: Sequence[Row]) -> dict[str, Row]:
     five, ``last`` the last; ``parity`` is the best on the test set, for comparison with
     publications that chose so, and not an honest result.
     """
-    evaluated = [row for row in rows if score(row, split="test") is not None]
+    evaluated = [row for row in rows if score(row, split="test") > -math.inf]
     last = evaluated[-LAST:]
     chosen = {
         "last": last[-1],
         "last5": _mean(last),
         "parity": max(evaluated, key=lambda row: score(row, split="test")),
     }
-    if score(last[-1]) is not None:
+    if score(last[-1]) > -math.inf:
         chosen["best"] = max(evaluated, key=score)
     return chosen
 

@@ -46,7 +46,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Replaces a file by arrays, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     partial.replace(path)
 
 

@@ -10,7 +10,7 @@ the same as ``.csv``, and ``detection.json`` where some labels are known to be w
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ import numpy as np
 from experiments.records.epochs import Row
 from experiments.records.files import write_csv, write_json, write_npz, write_text
 
-_WRITERS = {".json": write_json, ".npz": write_npz, ".csv": write_csv}
+_WRITERS: dict[str, Callable[[Path, Any], None]] = {
+    ".json": write_json,
+    ".npz": write_npz,
+    ".csv": write_csv,
+}
 
 
 class RunFolder:
@@ -40,7 +44,7 @@ class RunFolder:
             write_npz(self.path / "splits.npz", indices)
 
     def rewind(self, history: Sequence[Row]) -> None:
-        """Makes the logs those of the epochs that a checkpoint knows of."""
+        """Truncates the logs to the epochs that a checkpoint knows of."""
         if not self._writes:
             return
         lines = "".join(json.dumps(row) + "\n" for row in history)
@@ -66,7 +70,7 @@ class RunFolder:
             _WRITERS[path.suffix](path, content)
 
     def close(self) -> None:
-        """Ends background work."""
+        """Stops background work."""
         if self._tensorboard is not None:
             self._tensorboard.close()
 

@@ -38,7 +38,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it got to its end."""
+        """Whether the run is complete."""
         return (self.path / "summary.json").exists()
 
     @functools.cached_property
@@ -52,13 +52,13 @@ class Run:
         return select(self.evaluated) if self.evaluated else {}
 
     @functools.cached_property
-    def final(self) -> dict[str, np.ndarray] | None:
-        """Outputs of the finished model on the test set."""
+    def final(self) -> dict[str, np.ndarray]:
+        """Outputs of the finished model on the test set; empty before."""
         return self._arrays("final.npz")
 
     @functools.cached_property
-    def example_weights(self) -> dict[str, np.ndarray] | None:
-        """Weights of the training examples, if they were exported."""
+    def example_weights(self) -> dict[str, np.ndarray]:
+        """Weights of the training examples; empty if they were not exported."""
         return self._arrays("example_weights.npz")
 
     @functools.cached_property
@@ -67,10 +67,10 @@ class Run:
         path = self.path / "detection.json"
         return json.loads(path.read_text()) if path.exists() else None
 
-    def _arrays(self, name: str) -> dict[str, np.ndarray] | None:
+    def _arrays(self, name: str) -> dict[str, np.ndarray]:
         path = self.path / name
         if not path.exists():
-            return None
+            return {}
         try:
             with open(path, "rb") as file, np.load(file) as arrays:
                 return dict(arrays)

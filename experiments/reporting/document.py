@@ -1,4 +1,4 @@
-"""A report as it is written: Markdown, JSON and pictures."""
+"""A report on disk: Markdown, JSON and pictures."""
 
 import json
 import re
@@ -77,12 +77,14 @@ def _legend(section: Section) -> list[str]:
     )
     if not all(group.finished for group in section.groups):
         lines.append("†: unfinished, as it stands.")
-    found = {g.label: published(g) for g in section.groups if published(g)[0]}
-    if any(mark for _, mark in found.values()):
+    found = [(group.label, *published(group)) for group in section.groups]
+    if any(mark for _, number, mark in found if number is not None):
         lines.append(
             "‡: published for other settings than those of the run; not comparable."
         )
-    for label, (number, _) in found.items():
+    for label, number, _ in found:
+        if number is None:
+            continue
         chosen = f", {number.chosen}" if number.chosen else ""
         lines.append(
             f"Published for {label}: {number.source} ({number.network}{chosen})."

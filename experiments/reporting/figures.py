@@ -3,13 +3,11 @@
 Every function writes one PNG and returns whether there was something to draw.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
 from experiments.records.epochs import REGIONS
 from experiments.records.runs import Run
@@ -53,7 +51,7 @@ def learning_curves(section: Section, path: Path) -> bool:
     }
     name = "mean absolute error" if section.is_regression else "balanced accuracy, %"
     where = "Validation" if split == "val" else "Test"
-    curves(
+    plots.curves(
         path,
         data,
         title=f"{where} {name.removesuffix(', %')}: {section.title}",
@@ -83,7 +81,7 @@ def loss_curves(section: Section, path: Path) -> bool:
         }
         data[group.label] = lines
     used = {name for lines in data.values() for name in lines}
-    curves(
+    plots.curves(
         path,
         data,
         title=f"Losses: {section.title}",
@@ -110,11 +108,13 @@ def accuracy_by_frequency(section: Section, path: Path) -> bool:
         )
         for group in section.groups
     }
-    plots.accuracy_by_frequency(
+    plots.by_frequency(
         path,
         accuracy,
         names,
         title=f"Accuracy by class frequency: {section.title}",
+        ylabel="test accuracy, %",
+        top=102,
         baseline=_baseline(section),
     )
     return True
@@ -137,15 +137,15 @@ def weights_over_time(section: Section, path: Path) -> bool:
         }
         shades = ("#332288", "#44AA99", "#CC6677")
         styles = {r: {"color": c} for r, c in zip(REGIONS, shades, strict=True)}
-        curves(path, data, title=title, ylabel="weight, mean", styles=styles)
+        plots.curves(path, data, title=title, ylabel="weight, mean", styles=styles)
         return True
     parts, names = class_parts(section.facts["class_counts"])
-    data = {}
+    weights = {}
     for group in groups:
         values = known_mean(relative_weights(group, "weights/by_class")[1])
         by_epoch = np.stack([by_part(epoch, parts) for epoch in values])
-        data[group.label] = np.maximum(by_epoch, 1e-3)
-    plots.weights_over_time(path, data, names, title=title)
+        weights[group.label] = np.maximum(by_epoch, 1e-3)
+    plots.weights_over_time(path, weights, names, title=title)
     return True
 
 
@@ -157,12 +157,20 @@ def label_weights(section: Section, path: Path) -> bool:
     ]
     if not groups:
         return False
-    data = {
-        g.label: np.stack([relative_weights(g, key)[1] for key in keys], axis=-1)
-        for g in groups
-    }
-    title = f"Weight of right and wrong labels: {section.title}"
-    plots.wrong_label_weights(path, data, title=title)
+    plots.curves(
+        path,
+        {
+            g.label: {
+                line: relative_weights(g, key)
+                for line, key in zip(plots.RIGHT_AND_WRONG, keys, strict=True)
+            }
+            for g in groups
+        },
+        title=f"Weight of right and wrong labels: {section.title}",
+        ylabel="mean weight",
+        styles=plots.RIGHT_AND_WRONG,
+        wide=True,
+    )
     return True
 
 
@@ -170,7 +178,7 @@ def reliability(section: Section, path: Path) -> bool:
     """Accuracy by confidence at the last epoch, all seeds together."""
     found = {}
     for group in section.groups:
-        runs = [run for run in group.counted if run.final is not None]
+        runs = [run for run in group.counted if run.final]
         if runs and not section.is_regression:
             own = np.concatenate([probabilities(run) for run in runs])
             labels = np.concatenate([run.final["test_targets"] for run in runs])
@@ -219,26 +227,21 @@ def tightness(section: Section, path: Path) -> bool:
     parts, names = class_parts(section.facts["class_counts"])
     found = {}
     for group in section.groups:
-        runs = [run for run in group.counted if run.final is not None]
+        runs = [run for run in group.counted if run.final]
         if runs:
             found[group.label] = np.stack(
                 [tightness_by_part(run, parts) for run in runs]
             )
     if not found:
         return False
-    baseline = _baseline(section)
-    title = f"Spread of test embeddings: {section.title}"
-    with plots.panels(path, title, found, baseline=baseline) as axes:
-        x = np.arange(len(names))
-        for label, ax in axes.items():
-            for name in dict.fromkeys((baseline, label)):
-                if name in found:
-                    plots.band(ax, x, found[name], name, marker="o", ms=3)
-            ax.set(title=label)
-            ax.set_xticks(x[::3], names[::3])
-            plots.outer_labels(ax, "training images of the class", "spread / distance")
-        ax.set_ylim(bottom=0)
-        _legend(ax, {}, found, baseline)
+    plots.by_frequency(
+        path,
+        found,
+        names,
+        title=f"Spread of test embeddings: {section.title}",
+        ylabel="spread / distance",
+        baseline=_baseline(section),
+    )
     return True
 
 
@@ -281,7 +284,7 @@ def detection(section: Section, path: Path) -> bool:
     """Wrong labels found when the examples of lowest weight are looked at first."""
     found = {}
     for group in section.groups:
-        runs = [run for run in group.counted if run.example_weights is not None]
+        runs = [run for run in group.counted if run.example_weights]
         runs = [run for run in runs if run.example_weights["changed"].any()]
         if runs and group.weighs:
             found[group.label] = runs
@@ -346,48 +349,6 @@ PICTURES = (
         detection,
     ),
 )
-
-
-def curves(
-    path: Path,
-    data: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
-    *,
-    title: str,
-    ylabel: str,
-    styles: Mapping[str, Mapping],
-    baseline: str = "",
-    log: bool = False,
-) -> None:
-    """A panel per method; ``data``: label, line -> epochs ``[T]``, ``[seeds, T]``."""
-    with plots.panels(path, title, data, baseline=baseline) as axes:
-        for label, ax in axes.items():
-            for name in dict.fromkeys((baseline, label)):
-                for line, (epochs, values) in data.get(name, {}).items():
-                    marker = {"marker": "o", "ms": 4} if len(epochs) == 1 else {}
-                    style = {**styles[line], **marker}
-                    plots.band(ax, epochs, values, name, log=log, **style)
-            ax.set(title=label)
-            plots.outer_labels(ax, "epoch", ylabel)
-        if log:
-            plots.log_axis(ax)
-        _legend(ax, styles if len(styles) > 1 else {}, data, baseline)
-
-
-def _legend(
-    ax: Axes, styles: Mapping[str, Mapping], labels: Collection[str], baseline: str
-) -> None:
-    """Beside the panels: kinds of lines, and the baseline if others are there."""
-    handles = {
-        name: plt.Line2D([], [], **({"color": "k", "lw": 2} | {**style}))
-        for name, style in styles.items()
-    }
-    if baseline in labels and len(labels) > 1:
-        color = plots.color(baseline)
-        handles[baseline] = plt.Line2D([], [], color=color, lw=3)
-    if handles:
-        ax.figure.legend(
-            list(handles.values()), list(handles), loc="outside right center"
-        )
 
 
 def _has_curves(section: Section) -> bool:

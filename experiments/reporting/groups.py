@@ -1,4 +1,4 @@
-"""Puts together what can be compared.
+"""Groups runs that can be compared.
 
 Runs whose settings differ by seeds and places alone make a `Group`, a method with
 repetitions; groups on the same data make a `Section`.

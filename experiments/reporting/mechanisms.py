@@ -1,11 +1,12 @@
 """Pictures of why a method works: what it does to weights and to embeddings."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from experiments.reporting import plots
-from experiments.reporting.figures import Picture, curves
+from experiments.reporting.figures import Picture
 from experiments.reporting.groups import Group, Section
 from experiments.reporting.series import known_mean, over_epochs
 
@@ -21,7 +22,7 @@ def effective_size(section: Section, path: Path) -> bool:
     }
     if not data:
         return False
-    curves(
+    plots.curves(
         path,
         data,
         title=f"Effective sample size: {section.title}",
@@ -45,7 +46,7 @@ def fisher_ratio(section: Section, path: Path) -> bool:
     }
     if not data:
         return False
-    curves(
+    plots.curves(
         path,
         data,
         title=f"Fisher ratio of the embeddings: {section.title}",
@@ -67,13 +68,15 @@ def weight_by_loss(section: Section, path: Path) -> bool:
     if not found:
         return False
     title = f"Weight against loss: {section.title}"
-    kinds = {"right label": ("#0077BB", "-"), "wrong label": ("#EE7733", "--")}
     x = (np.arange(_LOSS_BINS) + 0.5) * 100 / _LOSS_BINS
     with plots.panels(path, title, found, wide=True) as axes:
         for label, ax in axes.items():
             means = known_mean(found[label])
-            for own, (name, (shade, line)) in zip(means, kinds.items(), strict=True):
-                ax.plot(x, own, color=shade, ls=line, marker="o", ms=3, label=name)
+            for own, (name, style) in zip(
+                means, plots.RIGHT_AND_WRONG.items(), strict=True
+            ):
+                line: dict[str, Any] = {"marker": "o", "ms": 3, "label": name, **style}
+                ax.plot(x, own, **line)
             ax.set(title=label)
             ax.set_ylim(bottom=0)
             plots.outer_labels(ax, "rank of the loss, %", "mean weight")
@@ -109,8 +112,8 @@ def _effective_shares(group: Group) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row[0]["epoch"] for row in rows]), shares
 
 
-def _has_losses(examples: dict[str, np.ndarray] | None) -> bool:
-    return examples is not None and "losses" in examples and examples["changed"].any()
+def _has_losses(examples: dict[str, np.ndarray]) -> bool:
+    return "losses" in examples and bool(examples["changed"].any())
 
 
 MECHANISMS = (

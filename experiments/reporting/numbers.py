@@ -56,8 +56,8 @@ def results(group: Group, rule: str) -> dict[str, Statistic]:
 
     Names come without ``test/``, shares in percent.
     """
-    rows = [run.selected.get(rule) for run in group.counted]
-    if None in rows:
+    rows = [run.selected[rule] for run in group.counted if rule in run.selected]
+    if len(rows) < len(group.counted):
         return {}
     return {
         key.removeprefix("test/"): statistic([_scale(key) * row[key] for row in rows])
@@ -95,10 +95,7 @@ def _scale(key: str) -> float:
 def extremes(group: Group) -> list[dict[str, float]]:
     """The first and the last examples by rising weight, in the first run."""
     run = group.counted[0]
-    if (
-        run.example_weights is None
-        or group.config["method"]["weighting"]["name"] == "none"
-    ):
+    if not run.example_weights or group.config["method"]["weighting"]["name"] == "none":
         return []
     w = run.example_weights
     order, _ = ranking(run)

@@ -7,7 +7,7 @@ panel of its own with the baseline in grey behind it, so that nothing overlaps.
 import contextlib
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,12 @@ _KNOWN = {
     "Squared error": GREY,
     **dict(zip(_METHODS, _COLORS, strict=True)),
 }
+RIGHT_AND_WRONG = {
+    "right label": {"color": "#0077BB", "ls": "-"},
+    "wrong label": {"color": "#EE7733", "ls": "--"},
+}
+Curve = tuple[np.ndarray, np.ndarray]  # epochs [T], values [seeds, T]
+Styles = Mapping[str, Mapping[str, Any]]  # of lines
 _STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 11,
@@ -52,7 +58,7 @@ _STYLE: Any = {
 
 
 def color(label: str) -> str:
-    """The colour of a method; unknown ones take turns by their name."""
+    """The colour of a method; unknown ones are assigned by name."""
     return _KNOWN.get(label) or _COLORS[sum(map(ord, label)) % len(_COLORS)]
 
 
@@ -131,39 +137,37 @@ def comparisons(
         figure.supxlabel(xlabel)
 
 
-def accuracy_by_frequency(
+def by_frequency(
     path: Path,
-    accuracy: Mapping[str, np.ndarray],
-    class_counts: Sequence[int],
+    values: Mapping[str, np.ndarray],
+    counts: Sequence[str],
     *,
     title: str,
+    ylabel: str,
+    top: float | None = None,
     baseline: str = "CE",
 ) -> None:
-    """Accuracy of each class, the most frequent first; the band is one std over seeds.
+    """A number of each class, the most frequent first; the band is one std over seeds.
 
-    ``accuracy``: for each label, ``[seeds, C]`` in percent, classes by frequency.
+    ``values``: for each label, ``[seeds, C]``, classes by frequency.
     """
-    x = np.arange(len(class_counts))
-    with panels(path, title, accuracy, baseline=baseline) as axes:
+    x = np.arange(len(counts))
+    with panels(path, title, values, baseline=baseline) as axes:
         for label, ax in axes.items():
             for name in dict.fromkeys((baseline, label)):
-                if name in accuracy:
-                    band(ax, x, np.asarray(accuracy[name]), name, marker="o", ms=3)
-            ax.set(ylim=(0, 102), title=label)
-            ax.set_xticks(x[::3], [str(class_counts[i]) for i in x[::3]])
-            outer_labels(ax, "training images of the class", "test accuracy, %")
-        if baseline in accuracy and len(accuracy) > 1:
-            next(iter(axes.values())).figure.legend(
-                [plt.Line2D([], [], color=color(baseline), lw=3)],
-                [baseline],
-                loc="outside right center",
-            )
+                if name in values:
+                    band(ax, x, values[name], name, marker="o", ms=3)
+            ax.set(title=label)
+            ax.set_xticks(x[::3], counts[::3])
+            outer_labels(ax, "training images of the class", ylabel)
+        ax.set_ylim(0, top)
+        _legend(ax, {}, values, baseline)
 
 
 def weights_over_time(
     path: Path,
     weights: Mapping[str, np.ndarray],
-    class_counts: Sequence[int],
+    counts: Sequence[str],
     *,
     title: str,
 ) -> None:
@@ -171,7 +175,7 @@ def weights_over_time(
 
     ``weights``: for each label, ``[epochs, C]``.
     """
-    shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(class_counts)))
+    shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(counts)))
     with panels(path, title, weights, wide=True) as axes:
         for label, ax in axes.items():
             own = np.asarray(weights[label])
@@ -186,65 +190,54 @@ def weights_over_time(
         handles = [plt.Line2D([], [], color=s, lw=3) for s in shades]
         next(iter(axes.values())).figure.legend(
             handles,
-            [str(n) for n in class_counts],
+            list(counts),
             title="training images\nof the class",
             loc="outside right center",
         )
 
 
-def wrong_label_weights(
-    path: Path, weights: Mapping[str, np.ndarray], *, title: str
-) -> None:
-    """Mean weight of examples with right and with wrong labels by epoch.
-
-    ``weights``: for each label, ``[seeds, epochs, 2]``: right, wrong; relative to the
-    mean over all examples.
-    """
-    names = {"right label": ("#0077BB", "-"), "wrong label": ("#EE7733", "--")}
-    with panels(path, title, weights, wide=True) as axes:
-        for label, ax in axes.items():
-            own = np.asarray(weights[label])
-            epochs = np.arange(1, own.shape[1] + 1)
-            for i, (name, (shade, line)) in enumerate(names.items()):
-                band(ax, epochs, own[..., i], name, color=shade, ls=line)
-            ax.set(title=label)
-            ax.set_ylim(bottom=0)
-            outer_labels(ax, "epoch", "mean weight")
-        handles = [
-            plt.Line2D([], [], color=shade, ls=line, lw=2)
-            for shade, line in names.values()
-        ]
-        next(iter(axes.values())).figure.legend(
-            handles, list(names), loc="outside right center"
-        )
-
-
-def loss_curves(
+def curves(
     path: Path,
-    losses: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    data: Mapping[str, Mapping[str, Curve]],
     *,
     title: str,
-    baseline: str = "CE",
+    ylabel: str,
+    styles: Styles,
+    baseline: str = "",
+    log: bool = False,
+    wide: bool = False,
 ) -> None:
-    """Training (dashed) and validation (solid) loss; bands are one std over seeds.
+    """A panel per method with lines by epoch: mean over seeds, band of one std.
 
-    ``losses``: for each label ``(training, validation)``, each ``[seeds, epochs]``.
+    ``data``: for each label, its lines; ``styles``: of these lines. ``wide`` gives each
+    panel a scale of its own, from 0.
     """
-    with panels(path, title, losses, baseline=baseline) as axes:
+    with panels(path, title, data, baseline=baseline, wide=wide) as axes:
         for label, ax in axes.items():
             for name in dict.fromkeys((baseline, label)):
-                if name not in losses:
-                    continue
-                for own, line in zip(losses[name], ("--", "-"), strict=True):
-                    epochs = np.arange(1, own.shape[1] + 1)
-                    band(ax, epochs, np.asarray(own), name, ls=line, log=True)
+                for line, (epochs, values) in data.get(name, {}).items():
+                    marker = {"marker": "o", "ms": 4} if len(epochs) == 1 else {}
+                    band(ax, epochs, values, name, log=log, **styles[line], **marker)
             ax.set(title=label)
-            outer_labels(ax, "epoch", "loss")
-        log_axis(ax)
-        handles = [plt.Line2D([], [], color="k", ls=line) for line in ("--", "-")]
-        handles.append(plt.Line2D([], [], color=color(baseline), lw=3))
-        next(iter(axes.values())).figure.legend(
-            handles, ["training", "validation", baseline], loc="outside right center"
+            if wide:
+                ax.set_ylim(bottom=0)
+            outer_labels(ax, "epoch", ylabel)
+        if log:
+            log_axis(ax)
+        _legend(ax, styles if len(styles) > 1 else {}, data, baseline)
+
+
+def _legend(ax: Axes, styles: Styles, labels: Collection[str], baseline: str) -> None:
+    """Beside the panels: kinds of lines, and the baseline if others are there."""
+    handles = {}
+    for name, style in styles.items():
+        line: dict[str, Any] = {"color": "k", "lw": 2, **style}
+        handles[name] = plt.Line2D([], [], **line)
+    if baseline in labels and len(labels) > 1:
+        handles[baseline] = plt.Line2D([], [], color=color(baseline), lw=3)
+    if handles:
+        ax.figure.legend(
+            list(handles.values()), list(handles), loc="outside right center"
         )
 
 
@@ -304,7 +297,7 @@ def std(values: np.ndarray) -> np.ndarray:
 
 
 def outer_labels(ax: Axes, xlabel: str, ylabel: str) -> None:
-    """Axis labels at the rim only, where the tick labels are; epochs are whole."""
+    """Axis labels of the outer panels only, beside tick labels; epochs are whole."""
     if ax.xaxis.get_tick_params().get("labelbottom", True):
         ax.set_xlabel(xlabel)
     place = ax.get_subplotspec()

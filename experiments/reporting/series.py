@@ -59,10 +59,12 @@ def relative_weights(group: Group, key: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row[0]["epoch"] for row in rows]), np.swapaxes(values, 0, 1)
 
 
-def by_part(values: Sequence[float | None], parts: Sequence[np.ndarray]) -> np.ndarray:
+def by_part(
+    values: Sequence[float | None] | np.ndarray, parts: Sequence[np.ndarray]
+) -> np.ndarray:
     """Means over groups of classes, NaN where there is none."""
-    values = np.asarray(values, np.float64)
-    return np.array([known_mean(values[part]) for part in parts])
+    known = np.asarray(values, np.float64)
+    return np.array([known_mean(known[part]) for part in parts])
 
 
 def known_mean(values: np.ndarray) -> np.ndarray:

@@ -94,8 +94,8 @@ def _name(group: Group) -> str:
 
 
 def _speed(group: Group) -> str:
-    rates = [throughput(run) for run in group.counted]
-    return "" if None in rates else f"{np.mean(rates):,.0f}"
+    rates = [rate for run in group.counted if (rate := throughput(run)) is not None]
+    return "" if len(rates) < len(group.counted) else f"{np.mean(rates):,.0f}"
 
 
 def _cell(number: Statistic | None) -> str:

@@ -6,10 +6,11 @@ import dm_pix as pix
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from experiments.configs import TrainConfig
 from experiments.datasets import Arrays, Splits
+from experiments.datasets.images import LazyImages
 from experiments.training.devices import copied, place
 from experiments.training.evaluation import target_groups
 
@@ -19,7 +20,7 @@ class Examples(NamedTuple):
 
     inputs: jax.Array  # [N, ...], uint8 images or float32 features
     targets: jax.Array  # [N]
-    index: jax.Array  # [N] int32, position in the training set
+    position: jax.Array  # [N] int32, in the training set
 
 
 class Data(NamedTuple):
@@ -33,17 +34,15 @@ class Data(NamedTuple):
 
 def place_data(config: TrainConfig, splits: Splits, mesh: Mesh) -> Data:
     """Puts everything that fits on the devices."""
-    train, meta = None, None
-    if not splits.streaming:
-        train = _examples(splits.train)
-        meta = _examples(splits.meta) if config.method.needs_meta else None
-    data = Data(
-        train,
-        meta,
-        group=target_groups(splits.train.targets, splits),
-        changed=(splits.train.targets != splits.clean_targets).astype(np.int32),
+    everywhere = copied(mesh)
+    targets = splits.train.targets
+    changed = (targets != splits.clean_targets).astype(np.int32)
+    return Data(
+        train=_examples(splits.train, everywhere),
+        meta=_examples(splits.meta if config.method.needs_meta else None, everywhere),
+        group=place(target_groups(targets, splits), everywhere),
+        changed=place(changed, everywhere),
     )
-    return jax.tree.map(lambda x: place(x, copied(mesh)), data)
 
 
 def take(examples: Examples, index: jax.Array) -> Examples:
@@ -58,7 +57,7 @@ def draw(key: jax.Array, examples: Examples, size: int) -> Examples:
 
 
 def key_for(seed: jax.Array, purpose: str) -> jax.Array:
-    """A key of its own for everything random in a run."""
+    """A separate key for each random purpose in a run."""
     purposes = ("init", "order", "step", "meta")
     return jax.random.fold_in(jax.random.key(seed), purposes.index(purpose))
 
@@ -66,7 +65,7 @@ def key_for(seed: jax.Array, purpose: str) -> jax.Array:
 def shuffled_batches(
     seed: jax.Array, epoch: jax.Array, *, count: int, size: int
 ) -> jax.Array:
-    """``[steps, size]`` positions: an order of the epoch's own, in full batches."""
+    """``[steps, size]`` positions: a new order for each epoch, in full batches."""
     order = jax.random.permutation(
         jax.random.fold_in(key_for(seed, "order"), epoch), count
     )
@@ -81,7 +80,7 @@ def normalise(inputs: jax.Array, splits: Splits) -> jax.Array:
 
 
 def augment(key: jax.Array, images: jax.Array, config: TrainConfig) -> jax.Array:
-    """Random turns, crops and mirror images."""
+    """Random rotations, crops and mirror images."""
     pad, mode = config.crop, {"zero": "constant"}.get(config.crop_padding, "reflect")
     if not (pad or config.flip or config.rotate):
         return images
@@ -102,12 +101,20 @@ def augment(key: jax.Array, images: jax.Array, config: TrainConfig) -> jax.Array
 
 
 def _rotated(key: jax.Array, image: jax.Array, degrees: float) -> jax.Array:
-    """Turned by up to this angle either way, black where nothing was."""
+    """Rotated by up to this angle either way; uncovered corners are black."""
     angle = jnp.deg2rad(jax.random.uniform(key, (), minval=-degrees, maxval=degrees))
-    turned = pix.rotate(image.astype(jnp.float32), angle, mode="constant")
+    turned = pix.rotate(
+        image.astype(jnp.float32),
+        angle,  # type: ignore[arg-type]  # an array will do
+        mode="constant",
+    )
     return jnp.round(turned).astype(image.dtype)
 
 
-def _examples(arrays: Arrays) -> Examples:
-    index = np.arange(len(arrays.targets), dtype=np.int32)
-    return Examples(arrays.inputs, arrays.targets, index)
+def _examples(arrays: Arrays | None, sharding: NamedSharding) -> Examples | None:
+    """On the devices; None where there are none, or they are streamed."""
+    if arrays is None or isinstance(arrays.inputs, LazyImages):
+        return None
+    position = np.arange(len(arrays.targets), dtype=np.int32)
+    stored = arrays.inputs, arrays.targets, position
+    return Examples(*(place(x, sharding) for x in stored))

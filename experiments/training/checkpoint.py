@@ -3,7 +3,7 @@
 A checkpoint holds two things under one step number: arrays (a tree, sharded or not)
 and a small JSON object (position in the data, history of metrics). It is written in
 the background from a copy, to a temporary folder that is renamed when everything is
-on disk, so a kill at any moment leaves the previous one in force.
+on disk, so a kill at any moment leaves the previous one intact.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ class Checkpoints:
             )
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The latest checkpoint that can be read, or None where there is none at all.
+        """The latest checkpoint that can be read, or None if no checkpoint exists.
 
         Later ones that are damaged are deleted, since their steps are repeated.
 
@@ -139,7 +139,7 @@ class Checkpoints:
         """Turns what keeps a checkpoint from being written into a message."""
         try:
             yield
-        except (OSError, ValueError) as error:  # the latter from TensorStore
+        except (OSError, ValueError) as error:  # ValueError: from TensorStore
             raise RunError(
                 f"a checkpoint cannot be written to {self._folder}: {_brief(error)}. "
                 "Is the disk full? The same command resumes from the last checkpoint "

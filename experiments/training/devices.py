@@ -70,10 +70,10 @@ def per_seed(fun: Callable[..., Any], *axes: int | None, seeds: int) -> Callable
         return jax.vmap(fun, in_axes=axes)
 
     def single(*args):
-        args = [
+        own = [
             x if axis is None else jax.tree.map(lambda leaf: leaf[0], x)
             for x, axis in zip(args, axes, strict=True)
         ]
-        return jax.tree.map(lambda x: x[None], fun(*args))
+        return jax.tree.map(lambda x: x[None], fun(*own))
 
     return single

@@ -10,7 +10,7 @@ class RunError(Exception):
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Turns what is wrong with settings into a message without a traceback."""
+    """Turns errors in the settings into a message without a traceback."""
     try:
         yield
     except ValueError as error:

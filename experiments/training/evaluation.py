@@ -1,8 +1,9 @@
-"""What is reported about a model: numbers from its outputs on a split."""
+"""Metrics of a model from its outputs on a split."""
 
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.configs import TrainConfig
@@ -56,7 +57,7 @@ def evaluate(
         parts = {
             k: p._replace(
                 logits=adjusted(
-                    p.logits, splits.class_counts, mode=method.post_hoc, tau=tau
+                    p.logits, splits.classes.counts, mode=method.post_hoc, tau=tau
                 )
             )
             for k, p in parts.items()
@@ -68,7 +69,7 @@ def evaluate(
 
 
 def target_groups(targets: np.ndarray, splits: Splits) -> np.ndarray:
-    """What averages over training examples are taken by, ``[N]`` int32.
+    """Group of each training example in averages, ``[N]`` int32.
 
     The label; in regression 0, 1 or 2 for a target from a many-, medium- or few-shot
     region.
@@ -80,14 +81,12 @@ def target_groups(targets: np.ndarray, splits: Splits) -> np.ndarray:
 
 
 def _classification(part: Predictions, splits: Splits) -> Row:
-    classes = splits.num_classes
+    counts, (many, few) = splits.classes
+    classes = len(counts)
     logits, labels = part.logits.astype(np.float64), part.targets
     guess = logits.argmax(axis=1)
-    many, few = splits.shots
-    shots = metrics.class_shots(splits.class_counts, many=many, few=few)
-    by_shot = metrics.shot_accuracy(
-        guess, labels, splits.class_counts, many=many, few=few
-    )
+    shots = metrics.class_shots(counts, many=many, few=few)
+    by_shot = metrics.shot_accuracy(guess, labels, counts, many=many, few=few)
     shifted = logits - logits.max(axis=1, keepdims=True)
     probs = np.exp(shifted)
     probs /= probs.sum(axis=1, keepdims=True)
@@ -152,7 +151,7 @@ def _target_shots(targets: np.ndarray, splits: Splits) -> metrics.Shots:
 
 
 def _geometry(part: Predictions, splits: Splits) -> Row:
-    h, y, classes = part.embeddings, part.targets, splits.num_classes
+    h, y, classes = part.embeddings, part.targets, len(splits.classes.counts)
     tightness = metrics.tightness(h, y, classes)
     cosines = metrics.cosine_statistics(h, y, classes)
     return {
@@ -174,14 +173,15 @@ def _tau(val: Predictions | None, splits: Splits, method: MethodConfig) -> float
             "post_hoc_tau must be given where there is no validation set to choose it "
             "on, got None."
         )
-    priors = class_priors(splits.class_counts)
+    priors = class_priors(splits.classes.counts)
     tau, _ = _search(val.logits, val.targets, priors, mode=method.post_hoc)
     return float(tau)
 
 
 @jax.jit(static_argnames="mode")
 def _search(logits, labels, priors, *, mode):
-    return heads.search_tau(logits, labels, priors, _TAUS, mode=mode)
+    taus = jnp.asarray(_TAUS)
+    return heads.search_tau(logits, labels, priors, taus, mode=mode)
 
 
 def _prefixed(found: dict[str, Row]) -> Row:

@@ -94,7 +94,7 @@ class Feed:
             stream.set_state(state[name])
 
     def close(self) -> None:
-        """Ends readers."""
+        """Stops the readers."""
         for stream in self._streams.values():
             stream.close()
 

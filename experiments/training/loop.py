@@ -105,7 +105,7 @@ def prepare(
 
 
 class Trainer:
-    """A run between two steps: what has been trained, evaluated and recorded."""
+    """The state of a run: what has been trained, evaluated and recorded."""
 
     def __init__(
         self,
@@ -273,22 +273,21 @@ class Trainer:
         self._console.print(epoch_line(rows, self._config.epochs), soft_wrap=True)
         self._epoch, self._step = self._epoch + 1, 0
         own = _mean_score(rows)
-        improved = own is not None and (best is None or own > best)
         stop = self._stop_asked(self._total_steps)
         last = self._epoch == self._config.epochs
         if (
-            improved
+            own > best
             or stop
             or last
             or self._epoch % self._machine.checkpoint_every == 0
         ):
-            self._save(-math.inf if own is None else own)
+            self._save(own)
         return stop and not last
 
-    def _best(self) -> float | None:
+    def _best(self) -> float:
         """The highest score so far, of all seeds together."""
         scores = map(_mean_score, zip(*self._history, strict=True))
-        return max((s for s in scores if s is not None), default=None)
+        return max(scores, default=-math.inf)
 
     def _save(self, own_score: float) -> None:
         host = {"epoch": self._epoch, "step": self._step, "history": self._history}
@@ -315,8 +314,7 @@ class Trainer:
     def _finish(self) -> None:
         """Writes what a finished run leaves: selections, outputs and parameters."""
         self._checkpoints.wait()
-        if self._predictions is None:
-            self._predictions = self._predict()
+        predictions = self._predictions or self._predict()
         arrays = {"last": on_host(self._program.model_arrays(self._carry))}
         if len(self._splits.val.targets):
             best = self._checkpoints.restore_best(self._carry)
@@ -325,7 +323,7 @@ class Trainer:
         exports = self._exports() if self._machine.export_weights else []
         summaries = [select(rows) for rows in self._history]
         for seed, folder in enumerate(self._folders):
-            folder.write("final.npz", self._outputs(seed))
+            folder.write("final.npz", self._outputs(seed, predictions[seed]))
             for name, found in arrays.items():
                 own = {path: x[seed] for path, x in found.items()}
                 folder.write(f"{name}.npz", own)
@@ -362,9 +360,9 @@ class Trainer:
             if examples["changed"].any():
                 folder.write("detection.json", detections(examples))
 
-    def _outputs(self, seed: int) -> dict[str, Any]:
+    def _outputs(self, seed: int, parts: dict[str, Predictions]) -> dict[str, Any]:
         """What the last epoch's model says of the held-out splits."""
-        parts, row = self._predictions[seed], self._history[seed][-1]
+        row = self._history[seed][-1]
         found = {f"test_{k}": v for k, v in parts["test"]._asdict().items()}
         if "val" in parts:
             found["val_logits"] = parts["val"].logits
@@ -397,10 +395,9 @@ class Trainer:
         self._console.print(text, soft_wrap=True, markup=False)
 
 
-def _mean_score(rows: Sequence[Row]) -> float | None:
+def _mean_score(rows: Sequence[Row]) -> float:
     """Mean over seeds of what the best epoch is chosen by."""
-    scores = [score(row) for row in rows]
-    return None if None in scores else float(np.mean(scores))
+    return float(np.mean([score(row) for row in rows]))
 
 
 def _open_folders(

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where and how a run runs: no change of results beyond rounding."""
+    """Where and how to run; results do not depend on it beyond rounding."""
 
     out: str | None = None
     """Run folder. Default: runs/PRESET."""
@@ -41,7 +41,7 @@ class Machine:
     progress: bool = True
     """Show a progress bar."""
     distributed: bool = False
-    """One of several processes; on TPU and Slurm the rest is found out."""
+    """One of several processes; on TPU and Slurm the rest is detected."""
     coordinator: str | None = None
     """Several processes elsewhere: host:port of the first."""
     num_processes: int | None = None

@@ -91,7 +91,7 @@ class Program:
         self._compile(fsdp)
 
     def _compile(self, fsdp: bool) -> None:
-        """Maps the functions below over seeds, and says where their results lie."""
+        """Maps the functions below over seeds, and compiles them with shardings."""
         everywhere = copied(self._mesh)
         mapped = functools.partial(per_seed, seeds=self._config.seeds)
         init = mapped(self._init, 0)
@@ -130,7 +130,7 @@ class Program:
         """Takes the steps of a block: ``(carry, [seeds, size] losses)``.
 
         Args:
-          carry: given up; the new one takes its place.
+          carry: donated; use the returned one instead.
           block: ``[seeds, size, batch]`` positions in the training set, or streamed
             ``(training, meta)`` `Examples` with the same leading axes.
         """
@@ -193,7 +193,7 @@ class Program:
                 None if meta is None else self._prepared(meta, meta_key),
                 method_key,
             )
-            seen = with_batch(carry.seen, metrics, train.index)
+            seen = with_batch(carry.seen, metrics, train.position)
             totals = add_step(carry.totals, metrics, train, data)
             return Carry(state, totals, seen), metrics["loss"]
 
@@ -262,8 +262,8 @@ def _check(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:
         raise ValueError("crop, flip and rotate must be off for labels by pixel.")
     sizes = {"batch_size": (config.batch_size, len(splits.train.targets))}
     if config.method.needs_meta:
-        size = len(splits.meta.targets)
-        sizes["meta_batch_size"] = (config.meta_batch_size, size)
+        available = 0 if splits.meta is None else len(splits.meta.targets)
+        sizes["meta_batch_size"] = (config.meta_batch_size, available)
     for name, (size, available) in sizes.items():
         if size > available:
             raise ValueError(

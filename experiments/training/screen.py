@@ -126,9 +126,9 @@ def results_table(summaries: Sequence[Mapping[str, Row]], run: Path) -> Table:
 
 
 def _cell(name: str, values: Sequence[float]) -> str:
-    cell = _format(name, np.mean(values))
+    cell = _format(name, float(np.mean(values)))
     if len(values) > 1:
-        cell += f" ± {_format(name, np.std(values, ddof=1))}"
+        cell += f" ± {_format(name, float(np.std(values, ddof=1)))}"
     return cell
 
 

@@ -17,7 +17,7 @@ class Seen(NamedTuple):
     weights: jax.Array  # [N]; the last one, NaN before the first
     losses: jax.Array  # [N]; alike
     margins: jax.Array  # [N]; sum over epochs
-    count: jax.Array  # [N]; epochs
+    epochs: jax.Array  # [N]; number of them
 
 
 def nothing_seen(count: int) -> Seen:
@@ -36,7 +36,7 @@ def with_batch(seen: Seen, metrics: Mapping[str, jax.Array], index: jax.Array) -
         weights=seen.weights.at[index].set(weights),
         losses=seen.losses.at[index].set(losses),
         margins=seen.margins.at[index].add(margins),
-        count=seen.count.at[index].add(1.0),
+        epochs=seen.epochs.at[index].add(1.0),
     )
 
 
@@ -57,7 +57,7 @@ def exported(
         "weights": seen.weights,
         "losses": seen.losses,
         # The area under the margin; NaN where never seen.
-        "margins": seen.margins / np.where(seen.count > 0, seen.count, np.nan),
+        "margins": seen.margins / np.where(seen.epochs > 0, seen.epochs, np.nan),
         "labels": labels,
         "clean_labels": splits.clean_targets,
         "changed": labels != splits.clean_targets,

@@ -1,4 +1,4 @@
-"""What training itself says about an epoch: sums over its steps, and their record."""
+"""Statistics of training: sums over the steps of an epoch, and their record."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -29,9 +29,9 @@ class Totals(NamedTuple):
 
 
 def zero_totals(groups: int) -> Totals:
-    """Those before the first step of an epoch."""
-    sizes = Totals(*[()] * 7, *[(groups,)] * 3, *[(2,)] * 2)
-    zeros = Totals(*(jnp.zeros(size) for size in sizes))
+    """Totals before the first step of an epoch."""
+    shapes: list[tuple[int, ...]] = [*[()] * 7, *[(groups,)] * 3, *[(2,)] * 2]
+    zeros = Totals(*map(jnp.zeros, shapes))
     return zeros._replace(weight_min=jnp.float32(jnp.inf))
 
 
@@ -40,7 +40,7 @@ def add_step(
 ) -> Totals:
     """Sums that include one more step."""
     weights, losses = metrics["weights"], metrics["losses"]
-    group, changed = data.group[batch.index], data.changed[batch.index]
+    group, changed = data.group[batch.position], data.changed[batch.position]
     hits = jnp.mean(metrics["predictions"] == batch.targets)
     return Totals(
         steps=totals.steps + 1,
@@ -81,5 +81,5 @@ def record(totals: Totals, *, regression: bool) -> Row:
     return row
 
 
-def _means(sums: np.ndarray, counts: np.ndarray) -> list[float | None]:
+def _means(sums: jax.Array, counts: jax.Array) -> list[float | None]:
     return [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]

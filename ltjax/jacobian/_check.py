@@ -1,4 +1,4 @@
-"""Products with the Jacobian held to plain JAX, on the user's own function."""
+"""Products with the Jacobian compared with plain JAX, on the user's own function."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

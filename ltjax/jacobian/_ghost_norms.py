@@ -1,4 +1,4 @@
-"""Rows of single operations, and their norms without the rows (ghost norms).
+r"""Rows of single operations, and their norms without the rows (ghost norms).
 
 Given ``y = op(a, s)``, the operands ``a`` with a batch axis and the cotangents ``d`` of
 ``y``, the row of example ``i`` with respect to the shared ``s`` is the product of

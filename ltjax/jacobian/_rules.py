@@ -219,7 +219,7 @@ def _broadcast_in_dim(q: Question) -> list[Axis]:
 
 @rule("sharding_constraint", "reshard", "pvary", "pcast", "mesh_cast")
 def _placed(q: Question) -> list[Axis]:
-    """Where an array lies says nothing of what is in it."""
+    """Where an array lies does not change its entries."""
     return [q.axis]
 
 
