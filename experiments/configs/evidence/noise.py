@@ -30,13 +30,13 @@ _HUMAN = dataclasses.replace(_CIFAR10, noise="human_worse")
 
 
 def _noisy(
-    data: DataConfig, method: MethodConfig, *, clean: bool = False
-) -> TrainConfig:
-    """The common recipe; ``clean`` adds the clean images to the training set."""
-    return TrainConfig(
+    data: DataConfig, method: tuple[MethodConfig, str], *, clean: bool = False
+) -> tuple[TrainConfig, str]:
+    """The common recipe and what a run is; ``clean`` trains on clean images as well."""
+    config = TrainConfig(
         data=dataclasses.replace(data, train_on_meta=clean),
         model=ModelConfig(name="patchify"),
-        method=method,
+        method=method[0],
         optimizer=OptimizerConfig(
             learning_rate=0.1,
             nesterov=True,
@@ -50,101 +50,73 @@ def _noisy(
         crop=4,
         flip=True,
     )
+    return config, method[1]
 
 
-_CE = MethodConfig()
-_GCE = MethodConfig(loss=GeneralizedCrossEntropy(q=0.7))
-_SCE = MethodConfig(loss=SymmetricCrossEntropy(alpha=0.1, beta=1.0))
-_ABSGD = MethodConfig(weighting=Absgd(temperature=-1.0, start_epoch=3))
-_ABSGD_SCE = MethodConfig(
-    loss=SymmetricCrossEntropy(alpha=0.1, beta=2.0),
-    weighting=Absgd(temperature=-0.5, alpha=0.5, erm_weight=1.0, start_epoch=7),
+_CE = MethodConfig(), "cross-entropy"
+_CE_CLEAN = MethodConfig(), "cross-entropy on noisy and clean images"
+_GCE = (
+    MethodConfig(loss=GeneralizedCrossEntropy(q=0.7)),
+    "generalised cross-entropy, q 0.7",
 )
-_L2RW = MethodConfig(weighting=L2rw())
-_MWNET = MethodConfig(weighting=MwNet())
-_GDW = MethodConfig(weighting=Gdw())
+_SCE = (
+    MethodConfig(loss=SymmetricCrossEntropy(alpha=0.1, beta=1.0)),
+    "symmetric cross-entropy",
+)
+_ABSGD = (
+    MethodConfig(weighting=Absgd(temperature=-1.0, start_epoch=3)),
+    "ABSGD from epoch 3, temperature -1",
+)
+_ABSGD_SCE = (
+    MethodConfig(
+        loss=SymmetricCrossEntropy(alpha=0.1, beta=2.0),
+        weighting=Absgd(temperature=-0.5, alpha=0.5, erm_weight=1.0, start_epoch=7),
+    ),
+    "symmetric cross-entropy, ABSGD from epoch 7, temperature -0.5",
+)
+_L2RW = MethodConfig(weighting=L2rw()), "L2RW"
+_MWNET = MethodConfig(weighting=MwNet()), "MW-Net"
+_GDW = MethodConfig(weighting=Gdw()), "GDW"
 
 PRESETS: dict[str, Preset] = {
     # 40% uniform
-    "evidence-noise-unif40-ce": Preset(_noisy(_UNIF40, _CE), "cross-entropy"),
-    "evidence-noise-unif40-ce-clean": Preset(
-        _noisy(_UNIF40, _CE, clean=True), "cross-entropy on noisy and clean images"
-    ),
-    "evidence-noise-unif40-gce": Preset(
-        _noisy(_UNIF40, _GCE), "generalised cross-entropy, q 0.7"
-    ),
-    "evidence-noise-unif40-sce": Preset(
-        _noisy(_UNIF40, _SCE), "symmetric cross-entropy"
-    ),
-    "evidence-noise-unif40-absgd": Preset(
-        _noisy(_UNIF40, _ABSGD), "ABSGD from epoch 3, temperature -1"
-    ),
-    "evidence-noise-unif40-absgd-sce": Preset(
-        _noisy(_UNIF40, _ABSGD_SCE),
-        "symmetric cross-entropy, ABSGD from epoch 7, temperature -0.5",
-    ),
-    "evidence-noise-unif40-l2rw": Preset(_noisy(_UNIF40, _L2RW), "L2RW"),
-    "evidence-noise-unif40-mwnet": Preset(_noisy(_UNIF40, _MWNET), "MW-Net"),
-    "evidence-noise-unif40-gdw": Preset(_noisy(_UNIF40, _GDW), "GDW"),
+    "evidence-noise-unif40-ce": Preset(*_noisy(_UNIF40, _CE)),
+    "evidence-noise-unif40-ce-clean": Preset(*_noisy(_UNIF40, _CE_CLEAN, clean=True)),
+    "evidence-noise-unif40-gce": Preset(*_noisy(_UNIF40, _GCE)),
+    "evidence-noise-unif40-sce": Preset(*_noisy(_UNIF40, _SCE)),
+    "evidence-noise-unif40-absgd": Preset(*_noisy(_UNIF40, _ABSGD)),
+    "evidence-noise-unif40-absgd-sce": Preset(*_noisy(_UNIF40, _ABSGD_SCE)),
+    "evidence-noise-unif40-l2rw": Preset(*_noisy(_UNIF40, _L2RW)),
+    "evidence-noise-unif40-mwnet": Preset(*_noisy(_UNIF40, _MWNET)),
+    "evidence-noise-unif40-gdw": Preset(*_noisy(_UNIF40, _GDW)),
     # 60% uniform
-    "evidence-noise-unif60-ce": Preset(_noisy(_UNIF60, _CE), "cross-entropy"),
-    "evidence-noise-unif60-ce-clean": Preset(
-        _noisy(_UNIF60, _CE, clean=True), "cross-entropy on noisy and clean images"
-    ),
-    "evidence-noise-unif60-gce": Preset(
-        _noisy(_UNIF60, _GCE), "generalised cross-entropy, q 0.7"
-    ),
-    "evidence-noise-unif60-sce": Preset(
-        _noisy(_UNIF60, _SCE), "symmetric cross-entropy"
-    ),
-    "evidence-noise-unif60-absgd": Preset(
-        _noisy(_UNIF60, _ABSGD), "ABSGD from epoch 3, temperature -1"
-    ),
-    "evidence-noise-unif60-absgd-sce": Preset(
-        _noisy(_UNIF60, _ABSGD_SCE),
-        "symmetric cross-entropy, ABSGD from epoch 7, temperature -0.5",
-    ),
-    "evidence-noise-unif60-l2rw": Preset(_noisy(_UNIF60, _L2RW), "L2RW"),
-    "evidence-noise-unif60-mwnet": Preset(_noisy(_UNIF60, _MWNET), "MW-Net"),
-    "evidence-noise-unif60-gdw": Preset(_noisy(_UNIF60, _GDW), "GDW"),
+    "evidence-noise-unif60-ce": Preset(*_noisy(_UNIF60, _CE)),
+    "evidence-noise-unif60-ce-clean": Preset(*_noisy(_UNIF60, _CE_CLEAN, clean=True)),
+    "evidence-noise-unif60-gce": Preset(*_noisy(_UNIF60, _GCE)),
+    "evidence-noise-unif60-sce": Preset(*_noisy(_UNIF60, _SCE)),
+    "evidence-noise-unif60-absgd": Preset(*_noisy(_UNIF60, _ABSGD)),
+    "evidence-noise-unif60-absgd-sce": Preset(*_noisy(_UNIF60, _ABSGD_SCE)),
+    "evidence-noise-unif60-l2rw": Preset(*_noisy(_UNIF60, _L2RW)),
+    "evidence-noise-unif60-mwnet": Preset(*_noisy(_UNIF60, _MWNET)),
+    "evidence-noise-unif60-gdw": Preset(*_noisy(_UNIF60, _GDW)),
     # 40% asymmetric
-    "evidence-noise-asym40-ce": Preset(_noisy(_ASYM40, _CE), "cross-entropy"),
-    "evidence-noise-asym40-ce-clean": Preset(
-        _noisy(_ASYM40, _CE, clean=True), "cross-entropy on noisy and clean images"
-    ),
-    "evidence-noise-asym40-gce": Preset(
-        _noisy(_ASYM40, _GCE), "generalised cross-entropy, q 0.7"
-    ),
-    "evidence-noise-asym40-sce": Preset(
-        _noisy(_ASYM40, _SCE), "symmetric cross-entropy"
-    ),
-    "evidence-noise-asym40-absgd": Preset(
-        _noisy(_ASYM40, _ABSGD), "ABSGD from epoch 3, temperature -1"
-    ),
-    "evidence-noise-asym40-absgd-sce": Preset(
-        _noisy(_ASYM40, _ABSGD_SCE),
-        "symmetric cross-entropy, ABSGD from epoch 7, temperature -0.5",
-    ),
-    "evidence-noise-asym40-l2rw": Preset(_noisy(_ASYM40, _L2RW), "L2RW"),
-    "evidence-noise-asym40-mwnet": Preset(_noisy(_ASYM40, _MWNET), "MW-Net"),
-    "evidence-noise-asym40-gdw": Preset(_noisy(_ASYM40, _GDW), "GDW"),
+    "evidence-noise-asym40-ce": Preset(*_noisy(_ASYM40, _CE)),
+    "evidence-noise-asym40-ce-clean": Preset(*_noisy(_ASYM40, _CE_CLEAN, clean=True)),
+    "evidence-noise-asym40-gce": Preset(*_noisy(_ASYM40, _GCE)),
+    "evidence-noise-asym40-sce": Preset(*_noisy(_ASYM40, _SCE)),
+    "evidence-noise-asym40-absgd": Preset(*_noisy(_ASYM40, _ABSGD)),
+    "evidence-noise-asym40-absgd-sce": Preset(*_noisy(_ASYM40, _ABSGD_SCE)),
+    "evidence-noise-asym40-l2rw": Preset(*_noisy(_ASYM40, _L2RW)),
+    "evidence-noise-asym40-mwnet": Preset(*_noisy(_ASYM40, _MWNET)),
+    "evidence-noise-asym40-gdw": Preset(*_noisy(_ASYM40, _GDW)),
     # labels by people, the worst of three
-    "evidence-noise-human-ce": Preset(_noisy(_HUMAN, _CE), "cross-entropy"),
-    "evidence-noise-human-ce-clean": Preset(
-        _noisy(_HUMAN, _CE, clean=True), "cross-entropy on noisy and clean images"
-    ),
-    "evidence-noise-human-gce": Preset(
-        _noisy(_HUMAN, _GCE), "generalised cross-entropy, q 0.7"
-    ),
-    "evidence-noise-human-sce": Preset(_noisy(_HUMAN, _SCE), "symmetric cross-entropy"),
-    "evidence-noise-human-absgd": Preset(
-        _noisy(_HUMAN, _ABSGD), "ABSGD from epoch 3, temperature -1"
-    ),
-    "evidence-noise-human-absgd-sce": Preset(
-        _noisy(_HUMAN, _ABSGD_SCE),
-        "symmetric cross-entropy, ABSGD from epoch 7, temperature -0.5",
-    ),
-    "evidence-noise-human-l2rw": Preset(_noisy(_HUMAN, _L2RW), "L2RW"),
-    "evidence-noise-human-mwnet": Preset(_noisy(_HUMAN, _MWNET), "MW-Net"),
-    "evidence-noise-human-gdw": Preset(_noisy(_HUMAN, _GDW), "GDW"),
+    "evidence-noise-human-ce": Preset(*_noisy(_HUMAN, _CE)),
+    "evidence-noise-human-ce-clean": Preset(*_noisy(_HUMAN, _CE_CLEAN, clean=True)),
+    "evidence-noise-human-gce": Preset(*_noisy(_HUMAN, _GCE)),
+    "evidence-noise-human-sce": Preset(*_noisy(_HUMAN, _SCE)),
+    "evidence-noise-human-absgd": Preset(*_noisy(_HUMAN, _ABSGD)),
+    "evidence-noise-human-absgd-sce": Preset(*_noisy(_HUMAN, _ABSGD_SCE)),
+    "evidence-noise-human-l2rw": Preset(*_noisy(_HUMAN, _L2RW)),
+    "evidence-noise-human-mwnet": Preset(*_noisy(_HUMAN, _MWNET)),
+    "evidence-noise-human-gdw": Preset(*_noisy(_HUMAN, _GDW)),
 }
