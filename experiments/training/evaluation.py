@@ -1,6 +1,7 @@
 """Metrics of a model from its outputs on a split."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,27 @@ def evaluate(
     found |= _prefixed({k: _classification(p, splits) for k, p in parts.items()})
     if geometry:
         found |= _prefixed({k: _geometry(p, splits) for k, p in parts.items()})
+    return found
+
+
+def final_outputs(
+    parts: Mapping[str, Predictions], row: Row, splits: Splits
+) -> dict[str, Any]:
+    """Outputs on the held-out splits as they are recorded, by name.
+
+    Args:
+      parts: outputs of the last epoch's model by split.
+      row: the record of that epoch.
+      splits: the data.
+    """
+    found = {f"test_{k}": v for k, v in parts["test"]._asdict().items()}
+    if "val" in parts:
+        found["val_logits"] = parts["val"].logits
+        found["val_targets"] = parts["val"].targets
+    if "tau" in row:
+        found["tau"] = row["tau"]
+    if splits.class_counts is not None:
+        found["class_counts"] = splits.class_counts
     return found
 
 

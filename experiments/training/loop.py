@@ -1,9 +1,7 @@
 """The training loop: steps, evaluation and checkpoints of a run, in this order."""
 
 import contextlib
-import json
 import math
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,17 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments import datasets
 from experiments.configs import TrainConfig
 from experiments.datasets import Splits
-from experiments.records.environment import environment
 from experiments.records.epochs import Row, score, select
-from experiments.records.examples import detections, table
-from experiments.records.files import flat, plain
 from experiments.records.folder import RunFolder
 from experiments.training import evaluation, totals
 from experiments.training.checkpoint import Checkpoints
@@ -29,6 +23,7 @@ from experiments.training.devices import make_mesh, on_host
 from experiments.training.errors import RunError, explained
 from experiments.training.evaluation import Predictions
 from experiments.training.feed import Feed
+from experiments.training.folders import open_folders
 from experiments.training.machine import Machine, stop_signal
 from experiments.training.parameters import initial_arrays
 from experiments.training.program import Program
@@ -74,7 +69,7 @@ def train(
     console = Console(quiet=jax.process_index() > 0, highlight=False)
     splits, mesh, program = prepare(config, machine, splits=splits, make=make)
     console.print(datasets.describe(splits), soft_wrap=True)
-    folders = _open_folders(config, machine, run, splits, preset)
+    folders = open_folders(config, machine, run, splits, preset)
     return Trainer(config, machine, run, splits, mesh, program, folders, console).run()
 
 
@@ -323,19 +318,22 @@ class Trainer:
         exports = self._exports() if self._machine.export_weights else []
         summaries = [select(rows) for rows in self._history]
         for seed, folder in enumerate(self._folders):
-            folder.write("final.npz", self._outputs(seed, predictions[seed]))
+            row = self._history[seed][-1]
+            outputs = evaluation.final_outputs(predictions[seed], row, self._splits)
+            folder.write("final.npz", outputs)
             for name, found in arrays.items():
                 own = {path: x[seed] for path, x in found.items()}
                 folder.write(f"{name}.npz", own)
             if exports:
-                self._write_examples(folder, exports[seed])
+                for name, content in exports[seed].items():
+                    folder.write(name, content)
             folder.write("summary.json", summaries[seed])  # last: the run is finished
             folder.close()
         self._checkpoints.close()
         self._console.print(results_table(summaries, self._run))
 
-    def _exports(self) -> list[dict[str, np.ndarray]]:
-        """What is known of the training examples, for each seed."""
+    def _exports(self) -> list[dict[str, Any]]:
+        """Files about the training examples by name, for each seed."""
         splits = self._splits
         seen = jax.tree.map(np.asarray, self._carry.seen)
         classes = splits.num_classes is not None and not splits.dense
@@ -350,28 +348,6 @@ class Trainer:
             )
             for seed in range(len(self._folders))
         ]
-
-    def _write_examples(
-        self, folder: RunFolder, examples: dict[str, np.ndarray]
-    ) -> None:
-        folder.write("example_weights.npz", examples)
-        if not self._splits.dense:
-            folder.write("example_weights.csv", table(examples, self._splits.files))
-            if examples["changed"].any():
-                folder.write("detection.json", detections(examples))
-
-    def _outputs(self, seed: int, parts: dict[str, Predictions]) -> dict[str, Any]:
-        """What the last epoch's model says of the held-out splits."""
-        row = self._history[seed][-1]
-        found = {f"test_{k}": v for k, v in parts["test"]._asdict().items()}
-        if "val" in parts:
-            found["val_logits"] = parts["val"].logits
-            found["val_targets"] = parts["val"].targets
-        if "tau" in row:
-            found["tau"] = row["tau"]
-        if self._splits.class_counts is not None:
-            found["class_counts"] = self._splits.class_counts
-        return found
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -398,60 +374,3 @@ class Trainer:
 def _mean_score(rows: Sequence[Row]) -> float:
     """Mean over seeds of what the best epoch is chosen by."""
     return float(np.mean([score(row) for row in rows]))
-
-
-def _open_folders(
-    config: TrainConfig,
-    machine: Machine,
-    run: Path,
-    splits: Splits,
-    preset: str | None,
-) -> list[RunFolder]:
-    """A folder of records for each seed; refuses the folder of another run."""
-    writes = jax.process_index() == 0
-    if writes:
-        _claim(run, plain(config), machine)
-    multihost_utils.sync_global_devices("run folder")
-    facts = {
-        "preset": preset,
-        "config": plain(config),
-        "machine": plain(machine),
-        **environment(),
-        "digest": splits.digest,
-        "class_counts": None
-        if splits.class_counts is None
-        else splits.class_counts.tolist(),
-        "shots": splits.shots,
-    }
-    if config.seeds == 1:
-        folders = [RunFolder(run, writes)]
-    else:
-        RunFolder(run, writes).start(facts | {"seed": None}, splits.indices)
-        names = (f"seed{config.seed + i}" for i in range(config.seeds))
-        folders = [RunFolder(run / name, writes) for name in names]
-    for i, folder in enumerate(folders):
-        folder.start(facts | {"seed": config.seed + i}, splits.indices)
-    return folders
-
-
-def _claim(run: Path, settings: dict[str, Any], machine: Machine) -> None:
-    """Empties the folder if that is wanted; refuses it if it is not this run's."""
-    checkpoints = [Path(machine.checkpoints)] if machine.checkpoints else []
-    if machine.overwrite:
-        for folder in (run, *checkpoints):
-            shutil.rmtree(folder, ignore_errors=True)
-    elif (run / "config.json").exists():
-        found = json.loads((run / "config.json").read_text())
-        before, now = flat(found["config"]), flat(settings)
-        changes = ", ".join(
-            f"{name} {before.get(name)!r} -> {now.get(name)!r}"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name)
-        )
-        if changes:
-            raise RunError(
-                f"{run} holds a run with other settings ({changes}). Choose another "
-                "--out, or --overwrite to delete it."
-            )
-    elif run.exists() and any(run.iterdir()):
-        raise RunError(f"{run} is not empty and holds no run; choose another --out.")

@@ -1,13 +1,14 @@
 """What training has seen of every example: what its weights are exported with."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.datasets import Splits
+from experiments.records.examples import detections, table
 from ltjax import metrics
 
 
@@ -40,10 +41,11 @@ def with_batch(seen: Seen, metrics: Mapping[str, jax.Array], index: jax.Array) -
     )
 
 
-def exported(
-    seen: Seen, logits: np.ndarray | None, splits: Splits
-) -> dict[str, np.ndarray]:
-    """By example: what was seen, its labels, and the network's opinion of these.
+def exported(seen: Seen, logits: np.ndarray | None, splits: Splits) -> dict[str, Any]:
+    """Files of a run folder about the training examples, by name.
+
+    They hold what was seen of each example, its labels, the network's opinion of these
+    and, where some were changed, how well this finds them.
 
     Args:
       seen: of one seed, on the host.
@@ -69,4 +71,9 @@ def exported(
         found["predictions"] = z.argmax(axis=1)
         found["probabilities"] = probabilities[np.arange(len(labels)), labels]
         found["quality"] = metrics.label_quality(probabilities, labels)
-    return found
+    files: dict[str, Any] = {"example_weights.npz": found}
+    if not splits.dense:
+        files["example_weights.csv"] = table(found, splits.files)
+        if found["changed"].any():
+            files["detection.json"] = detections(found)
+    return files
