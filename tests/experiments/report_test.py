@@ -389,6 +389,11 @@ def test_a_real_run(tmp_path):
     assert method["label"] == "ABSGD"
     assert method["finished"]
     assert method["seeds"] == [0, 1]
-    assert len(section["pictures"]) == 6  # no curves of one epoch
+    # No curves of one epoch.
+    kinds = ("frequency", "weights", "labels", "reliability", "tightness", "detection")
+    assert section["pictures"] == [
+        f"synthetic-40-uniform-label-noise-{kind}.png"
+        for kind in (*kinds, "effective", "weight-by-loss")
+    ]
     assert method["example_weights"]
     assert "data.noise_rate 0.4 (preset: 0.0)" in text
