@@ -25,6 +25,7 @@ def elm(
     temperature: float | jax.Array = 0.1,
     embedding_tau: float | jax.Array = 0.5,
     centers: jax.Array | None = None,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Margins in logit space plus a term that tightens classes in embedding space.
 
@@ -75,6 +76,7 @@ def elm(
       embedding_tau: how strongly rarity enters the embedding term, in ``[0, 1]``;
         0 treats all classes alike. May be traced.
       centers: ``[C, E]``, needed by ``kind="center"`` and refused by the others.
+      where: ``[B]`` booleans, false for padding: loss 0, no one's partner or negative.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -110,14 +112,15 @@ def elm(
             f"kind={kind!r} and centers={'None' if centers is None else 'an array'}."
         )
 
+    counted = _counted(where, labels)
     u = _directions(embeddings)
     log_priors = _classes.log_priors(class_priors, u.dtype)
     rho = jnp.asarray(embedding_tau, u.dtype)
     if kind == "contrastive":
         temperature = jnp.asarray(temperature, u.dtype)
-        embedding_term = _contrastive(u, labels, rho * log_priors, temperature)
+        embedding_term = _contrastive(u, labels, rho * log_priors, temperature, counted)
     elif kind == "spread":
-        embedding_term = _rarity(log_priors, rho)[labels] * _spread(u, labels)
+        embedding_term = _rarity(log_priors, rho)[labels] * _spread(u, labels, counted)
     else:
         _validate.array(
             "centers", centers, shape=(num_classes, u.shape[1]), kind="floating"
@@ -128,7 +131,8 @@ def elm(
     logit_term = _logit_term(logits, labels, class_priors, tau, margin)
     dtype = _numerics.widest(logit_term.dtype, u.dtype)
     weight = jnp.asarray(weight, dtype)
-    return logit_term.astype(dtype) + weight * embedding_term.astype(dtype)
+    losses = logit_term.astype(dtype) + weight * embedding_term.astype(dtype)
+    return jnp.where(counted, losses, jnp.zeros_like(losses))
 
 
 def update_centers(
@@ -137,6 +141,7 @@ def update_centers(
     labels: jax.Array,
     *,
     decay: float | jax.Array = 0.9,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Running mean direction of every class, for ``elm(..., kind="center")``.
 
@@ -151,6 +156,7 @@ def update_centers(
       embeddings: ``[B, E]`` features, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are left out.
       decay: in ``[0, 1)``; counts batches in which the class occurs. May be traced.
+      where: ``[B]`` booleans, false for padding, which is left out.
 
     Returns:
       ``[C, E]`` new centers in the dtype of ``centers``.
@@ -172,6 +178,7 @@ def update_centers(
     _validate.number("decay", decay, low=0.0, high=1.0, open_high=True)
     u = _directions(embeddings)
     members = jax.nn.one_hot(labels, centers.shape[0], axis=0, dtype=u.dtype)
+    members = members * _counted(where, labels).astype(u.dtype)[None, :]
     counts = members.sum(axis=1, keepdims=True)
     means = jnp.matmul(members, u, precision="highest") / jnp.maximum(counts, 1)
     old = centers.astype(u.dtype)
@@ -181,7 +188,10 @@ def update_centers(
 
 
 def positive_share(
-    labels: jax.Array, *, class_mask: jax.Array | None = None
+    labels: jax.Array,
+    *,
+    class_mask: jax.Array | None = None,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     """Share of a batch's anchors that have a partner of their own class in it.
 
@@ -192,6 +202,7 @@ def positive_share(
       labels: ``[B]`` integers in ``[0, C)``.
       class_mask: ``[C]`` booleans, true for the classes to look at, say the few-shot
         ones; by default all.
+      where: ``[B]`` booleans, false for padding, which is left out.
 
     Returns:
       A float32 number in ``[0, 1]``; 0 where the batch has no such anchor.
@@ -204,11 +215,12 @@ def positive_share(
       0.0
     """
     _validate.array("labels", labels, ndim=1, kind="integer")
-    anchors = jnp.ones(labels.shape, jnp.bool_)
+    counted = _counted(where, labels)
+    anchors = counted
     if class_mask is not None:
         _validate.array("class_mask", class_mask, ndim=1, kind="bool")
-        anchors = jnp.asarray(class_mask)[labels]
-    paired = _positives(labels).any(axis=1) & anchors
+        anchors = anchors & jnp.asarray(class_mask)[labels]
+    paired = _positives(labels, counted).any(axis=1) & anchors
     return paired.sum() / jnp.maximum(anchors.sum(), 1)
 
 
@@ -225,21 +237,29 @@ def _logit_term(logits, labels, class_priors, tau, margin):
     return optax.softmax_cross_entropy_with_integer_labels(z, labels)
 
 
-def _contrastive(u, labels, scaled_log_priors, temperature):
+def _counted(where, labels):
+    """Which examples are not padding, ``[B]``."""
+    if where is None:
+        return jnp.ones(labels.shape, jnp.bool_)
+    _validate.array("where", where, shape=labels.shape, kind="bool")
+    return where
+
+
+def _contrastive(u, labels, scaled_log_priors, temperature, counted):
     """Mean over positives of a softplus against all negatives, ``[B]``."""
     similarity = _similarity(u) / temperature
-    other = labels[:, None] != labels[None, :]
+    other = (labels[:, None] != labels[None, :]) & counted[None, :]
     at = scaled_log_priors[labels]
     margins = at[None, :] - at[:, None]
     # The sum over negatives is the same for every positive: B x B, not B x B x B.
     rest = jax.nn.logsumexp(similarity + margins, axis=1, where=other)
     pairs = jax.nn.softplus(rest[:, None] - similarity)
-    return _mean_where(pairs, _positives(labels))
+    return _mean_where(pairs, _positives(labels, counted))
 
 
-def _spread(u, labels):
+def _spread(u, labels, counted):
     """Mean squared distance of a direction to the others of its class, ``[B]``."""
-    return _mean_where(2 - 2 * _similarity(u), _positives(labels))
+    return _mean_where(2 - 2 * _similarity(u), _positives(labels, counted))
 
 
 def _center_distance(u, labels, centers):
@@ -272,9 +292,10 @@ def _similarity(u):
     return jnp.matmul(u, u.T, precision="highest")
 
 
-def _positives(labels):
+def _positives(labels, counted):
     """Which pairs share a label, the diagonal left out, ``[B, B]``."""
-    return (labels[:, None] == labels[None, :]) & ~jnp.eye(len(labels), dtype=jnp.bool_)
+    others = counted[None, :] & ~jnp.eye(len(labels), dtype=jnp.bool_)
+    return (labels[:, None] == labels[None, :]) & others
 
 
 def _mean_where(values, where):

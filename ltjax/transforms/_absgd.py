@@ -10,8 +10,10 @@ from ltjax import _validate
 from ltjax._numerics import widest
 from ltjax.transforms._weighting import (
     Weighting,
+    check_mask,
     count_step,
     effective_size,
+    masked,
     outputs_of,
     state_dtype,
 )
@@ -38,6 +40,7 @@ def absgd_weights(
     alpha: float | jax.Array = 1.0,
     step: int | jax.Array = 1,
     bias_correction: bool = True,
+    where: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     r"""Weights from an exponential of the loss, and the new logarithm of their scale.
 
@@ -51,7 +54,8 @@ def absgd_weights(
     gradient flows through the weights.
 
     Args:
-      losses: losses, ``[B]`` or any other shape, finite.
+      losses: losses, ``[B]`` or any other shape. One that is not finite has no part in
+        u, and a weight that need not be finite.
       log_u: scalar, the logarithm of u; ``-inf`` before the first step.
       temperature: lambda, not 0. Positive: hard examples count more (class
         imbalance); negative: they count less (label noise).
@@ -59,6 +63,7 @@ def absgd_weights(
       alpha: scale of u, positive; the weights' mean is 1/alpha in steady state.
       step: number of this step, counted from 1.
       bias_correction: divide u by ``1 - (1 - gamma)^step``.
+      where: booleans of the losses' shape, false for padding: weight 0, no part in u.
 
     Returns:
       ``(weights, log_u)``: weights of the losses' shape in at least float32, where 1
@@ -74,6 +79,7 @@ def absgd_weights(
       [0.538 1.462]
     """
     _validate.array("losses", losses, kind="floating")
+    check_mask(where, losses.shape)
     _check_temperature(temperature)
     _check_scale(gamma, alpha)
     log_u = jnp.asarray(log_u)
@@ -84,18 +90,28 @@ def absgd_weights(
     losses = jax.lax.stop_gradient(losses.astype(dtype))
     # Relative to the largest exponent, and before the division, which rounds: large
     # losses cost the weights no digits.
-    extreme = jnp.where(temperature > 0, jnp.max(losses), jnp.min(losses))
+    counted = jnp.isfinite(losses)
+    counted = counted if where is None else counted & where
+    some = jnp.any(counted)
+    extreme = jnp.where(
+        temperature > 0,
+        jnp.max(losses, where=counted, initial=-jnp.inf),
+        jnp.min(losses, where=counted, initial=jnp.inf),
+    )
+    extreme = jnp.where(some, extreme, jnp.zeros_like(extreme))
     scaled = (losses - extreme) / temperature
+    total = jnp.sum(jnp.exp(scaled), where=counted)
+    mean = total / jnp.maximum(jnp.sum(counted), 1).astype(dtype)
     largest = extreme / temperature
     log_decay = jnp.log1p(-gamma)
     scale = jnp.logaddexp(
         log_decay + log_u.astype(dtype) - largest,
-        jnp.log(gamma) + jnp.log(alpha) + jnp.log(jnp.mean(jnp.exp(scaled))),
+        jnp.log(gamma) + jnp.log(alpha) + jnp.log(mean),
     )
-    log_u = scale + largest
+    log_u = jnp.where(some, scale + largest, log_u.astype(dtype))
     if bias_correction:
         scale = scale - _log_bias(gamma, step, dtype)
-    return jnp.exp(scaled - scale), log_u
+    return masked(jnp.exp(scaled - scale), where), log_u
 
 
 def absgd(
@@ -182,7 +198,7 @@ def absgd(
             temperature=jnp.zeros((), dtype),
         )
 
-    def weights(jac, state, params=None, *, losses=None, **extra_args):
+    def weights(jac, state, params=None, *, losses=None, where=None, **extra_args):
         del params, extra_args
         losses = outputs_of(jac, "losses", losses)
         dtype = state.log_u.dtype
@@ -201,11 +217,13 @@ def absgd(
             alpha=alpha,
             step=count,
             bias_correction=bias_correction,
+            where=where,
         )
         log_u = log_u.astype(dtype)
         if bias_correction:  # which later steps divide by
             log_u = log_u + jnp.where(jumped, _log_bias(gamma, count, dtype), 0)
         w = jnp.where(weighted, w + jnp.asarray(erm_weight, w.dtype), jnp.ones_like(w))
+        w = masked(w, where)
         return w, AbsgdState(
             step=state.step,
             log_u=jnp.where(weighted, log_u, state.log_u),

@@ -7,6 +7,7 @@ and ``J`` their Jacobian, weights ``omega [B, C]`` on these flows give the gradi
 is one more product with ``J``, so nothing here is differentiated twice.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,9 @@ from ltjax.jacobian._updates import as_jacobian
 from ltjax.transforms._weighting import (
     Update,
     Weighting,
+    check_mask,
     count_step,
+    masked,
     outputs_of,
     state_dtype,
 )
@@ -107,7 +110,11 @@ def zero_mean_weights(
 
 
 def logit_cotangents(
-    weights: jax.Array, logits: jax.Array, labels: jax.Array
+    weights: jax.Array,
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""The weighted derivative of the mean cross-entropy by the logits.
 
@@ -119,6 +126,7 @@ def logit_cotangents(
         zero-mean constraint and are not read.
       logits: ``[B, C]``; no gradient flows to them.
       labels: ``[B]`` integers in ``[0, C)``.
+      where: ``[B]`` booleans, false for padding: cotangents 0, not counted in B.
 
     Returns:
       ``[B, C]`` in at least float32, what `ltjax.Jacobian.vjp` of the logits takes.
@@ -131,7 +139,7 @@ def logit_cotangents(
     """
     _check(weights, logits, labels)
     weights = at_least_float32(weights)
-    return _cotangents(weights, _flows(logits, labels, weights.dtype))
+    return _cotangents(weights, _flows(logits, labels, weights.dtype, where))
 
 
 def gdw_weights(
@@ -142,6 +150,7 @@ def gdw_weights(
     *,
     step_size: float | jax.Array | None = None,
     clip: float | jax.Array = 0.2,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Class-level weights: example weights after one step down the meta loss.
 
@@ -162,6 +171,7 @@ def gdw_weights(
       labels: ``[B]`` integers in ``[0, C)``.
       step_size: k, not negative; ``0.1 * B * C`` by default.
       clip: largest change of a weight, not negative.
+      where: ``[B]`` booleans, false for padding: weights 0, not counted in B.
 
     Returns:
       ``[B, C]`` weights in at least float32.
@@ -179,9 +189,10 @@ def gdw_weights(
     _validate.array("meta_gradient", meta_gradient, shape=logits.shape, kind="floating")
     _check_change(step_size, clip)
     example_weights = at_least_float32(example_weights)
-    flows = _flows(logits, labels, example_weights.dtype)
+    flows = _flows(logits, labels, example_weights.dtype, where)
     first = _every_class(example_weights, flows)
-    return _second_stage(first, meta_gradient, flows, step_size, clip)
+    weights = _second_stage(first, meta_gradient, flows, step_size, clip)
+    return masked(weights, flows.counted)
 
 
 def gdw(
@@ -300,7 +311,15 @@ def gdw(
         )
 
     def weigh(
-        jac, state, params=None, *, labels, meta_grad_fn, logits=None, **extra_args
+        jac,
+        state,
+        params=None,
+        *,
+        labels,
+        meta_grad_fn,
+        logits=None,
+        where=None,
+        **extra_args,
     ):
         del extra_args
         logits = outputs_of(jac, "logits", logits)
@@ -308,7 +327,7 @@ def gdw(
         check_meta(params, meta_grad_fn)
         dtype = state.net["w1"].dtype
         lr = lookahead_lr(state.step) if callable(lookahead_lr) else lookahead_lr
-        flows = _flows(logits, labels, dtype)
+        flows = _flows(logits, labels, dtype, where)
 
         v, pullback = jax.vjp(
             lambda net: apply_weighting_net(net, flows.losses), state.net
@@ -325,18 +344,25 @@ def gdw(
                 net_gradient, state.net_opt_state, state.net
             )
         net = optax.apply_updates(state.net, net_updates)
+        usable = jnp.any(flows.counted) & _all_finite(net_gradient)
+        net, net_opt_state = jax.tree.map(
+            functools.partial(jnp.where, usable),
+            (net, net_opt_state),
+            (state.net, state.net_opt_state),
+        )
 
         if level == "class":
             w = _second_stage(first, meta_gradient, flows, step_size, clip)
         else:
             w = _every_class(apply_weighting_net(net, flows.losses), flows)
+        counted = jnp.broadcast_to(flows.counted, w.shape)
         state = state._replace(
             net=net,
             net_opt_state=net_opt_state,
-            target_weight=jnp.mean(w, where=flows.target),
-            other_weight=jnp.mean(w, where=~flows.target),
+            target_weight=jnp.mean(w, where=flows.target & counted),
+            other_weight=jnp.mean(w, where=~flows.target & counted),
         )
-        return w, _cotangents(w, flows), state
+        return masked(w, counted), _cotangents(w, flows), state
 
     return Weighting(init, Update(_logits_jacobian, weigh, count_step))
 
@@ -359,6 +385,10 @@ def meta_tangents(jac: Jacobian, meta_gradient: Any) -> jax.Array:
     except (TypeError, ValueError) as error:
         message = f"meta_grad_fn must return a gradient like params: {error}"
         raise type(error)(message) from None
+
+
+def _all_finite(tree):
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
 def _lookahead(jac, params, cotangents, learning_rate):
@@ -388,15 +418,24 @@ class _Flows(NamedTuple):
     probs: jax.Array  # [B, C], float; capped
     target: jax.Array  # [B, C], bool; whether the class is the label
     losses: jax.Array  # [B], float; cross-entropy
+    counted: jax.Array  # [B, 1], bool; false for padding
+
+    @property
+    def size(self) -> jax.Array:
+        """Number of examples without padding, at least 1."""
+        return jnp.maximum(jnp.sum(self.counted), 1).astype(self.losses.dtype)
 
 
-def _flows(logits, labels, dtype):
+def _flows(logits, labels, dtype, where=None):
+    check_mask(where, labels.shape)
+    counted = jnp.ones(labels.shape, bool) if where is None else where
     log_probs = jax.nn.log_softmax(jax.lax.stop_gradient(logits).astype(dtype), axis=1)
     target = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
     return _Flows(
         probs=jnp.minimum(jnp.exp(log_probs), _MAX_PROBABILITY),
         target=target,
         losses=-jnp.sum(log_probs, axis=1, where=target),
+        counted=counted[:, None],
     )
 
 
@@ -413,17 +452,19 @@ def _zero_mean(weights, flows):
 
 
 def _cotangents(weights, flows):
-    others = jnp.where(flows.target, 0, weights * flows.probs) / weights.shape[0]
+    left_out = flows.target | ~flows.counted
+    others = jnp.where(left_out, 0, weights * flows.probs) / flows.size
     return jnp.where(flows.target, -jnp.sum(others, axis=1, keepdims=True), others)
 
 
 def _second_stage(weights, meta_gradient, flows, step_size, clip):
     """Zero-mean weights after a normalised, clipped step down the meta gradient."""
     dtype = weights.dtype
-    size = _scalar(0.1 * weights.size if step_size is None else step_size, dtype)
-    limit = _scalar(clip, dtype)
-    derivative = flows.probs - flows.target.astype(dtype)
-    gradient = derivative * meta_gradient.astype(dtype) / weights.shape[0]
+    if step_size is None:
+        step_size = 0.1 * weights.shape[1] * flows.size
+    size, limit = _scalar(step_size, dtype), _scalar(clip, dtype)
+    derivative = masked(flows.probs - flows.target.astype(dtype), flows.counted)
+    gradient = derivative * meta_gradient.astype(dtype) / flows.size
     total = jnp.maximum(jnp.sum(jnp.abs(gradient)), EPS)
     change = jnp.clip(size * (gradient / total), -limit, limit)
     return _zero_mean(jnp.clip(weights - change, *_WEIGHT_RANGE), flows)

@@ -21,6 +21,8 @@ from ltjax.transforms._weighting import (
     Weighting,
     count_step,
     effective_size,
+    masked,
+    size_of,
     state_dtype,
 )
 
@@ -146,7 +148,7 @@ def gradtail(
             effective_size=jnp.zeros((), dtype),
         )
 
-    def weights(jac, state, params=None, **extra_args):
+    def weights(jac, state, params=None, *, where=None, **extra_args):
         del params, extra_args
         dtype = state.similarity_mean.dtype
         keep = None if mask is None else resolve_mask(mask, jac.params)
@@ -156,15 +158,16 @@ def gradtail(
         dots = functools.partial(jac.jvp, definition=definition)
         s = _similarity(similarity, dots, state, decay, norms)
         sizes = jnp.abs(s) if norms is None else norms
-        state = _update_statistics(state, s, decay)
+        state = _update_statistics(state, s, decay, where)
         if z_score:
             s = _standardise(s, state, decay)
-        w = weigh(s, sizes, vanishing_share(jac.dtype), activate, max_weight)
-        w = jnp.where(state.step >= burn_in, w, jnp.ones_like(w))
+        w = weigh(s, sizes, vanishing_share(jac.dtype), activate, max_weight, where)
+        w = masked(jnp.where(state.step >= burn_in, w, jnp.ones_like(w)), where)
         state = state._replace(effective_size=effective_size(w).astype(dtype))
         if reference == "unweighted":
-            ones = jnp.full(jac.shape, 1 / w.size, w.dtype)
-            state = _update_mean(state, select(jac.vjp(ones), mask), decay)
+            ones = masked(jnp.ones_like(w), where)
+            mean = jac.vjp(ones / size_of(w, where))
+            state = _update_mean(state, select(mean, mask), decay)
         return w, state
 
     def observe(state, gradient):
@@ -207,13 +210,13 @@ def _update_mean(state, gradient, decay):
     return state._replace(mean_grad=mean_grad)
 
 
-def _update_statistics(state, s, decay):
+def _update_statistics(state, s, decay, where):
     """Running moments of the similarity, from the second step on (G is 0 before)."""
     steps = jnp.maximum(state.step - 1, 0)
     square = safe_divide(state.similarity_square, _bias(decay, steps, s.dtype))
     largest = float(jnp.finfo(s.dtype).max) ** 0.5 / (1 + s.size)
     largest = jnp.minimum(_ceiling(jnp.sqrt(square), decay), largest)
-    finite = jnp.isfinite(s)
+    finite = masked(jnp.isfinite(s), where)
     s = jnp.where(finite, jnp.clip(s, -largest, largest), jnp.zeros_like(s))
     started = (state.step > 0) & jnp.any(finite)
     d = jnp.where(started, jnp.asarray(decay, s.dtype), jnp.ones((), s.dtype))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ltjax import _validate
 from ltjax._numerics import at_least_float32, safe_divide
+from ltjax.transforms._weighting import check_mask, masked
 
 _GATE_MAX = 3.0
 _VANISHING = 1e-6  # gradients below this share of the batch's mean have no direction
@@ -92,6 +93,7 @@ def gradtail_weights(
     norms: jax.Array | None = None,
     activation: Activation = "gated",
     max_weight: float | jax.Array = 10.0,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Weights from similarities of gradients with the prevailing gradient.
 
@@ -112,6 +114,7 @@ def gradtail_weights(
         weights that are not negative. If it has an attribute ``uses_norms = True``, the
         second argument is each norm over the mean norm.
       max_weight: upper bound of the weights, at least 1.
+      where: booleans of the same shape, false for padding: weight 0, no part in means.
 
     Returns:
       Weights of the shape of ``similarity``, in at least float32. Over the examples
@@ -141,7 +144,8 @@ def gradtail_weights(
     s = at_least_float32(similarity)
     sizes = jnp.abs(s) if norms is None else norms.astype(s.dtype)
     share = vanishing_share(similarity.dtype)
-    return weigh(s, sizes, share, activation, max_weight)
+    check_mask(where, similarity.shape)
+    return masked(weigh(s, sizes, share, activation, max_weight, where), where)
 
 
 def weigh(
@@ -150,9 +154,13 @@ def weigh(
     share: float,
     activation: Callable[..., jax.Array],
     max_weight: float | jax.Array,
+    where: jax.Array | None,
 ) -> jax.Array:
-    """`gradtail_weights` of examples that have vanished by ``share`` of their size."""
-    finite = jnp.isfinite(s) & jnp.isfinite(sizes)
+    """`gradtail_weights` of examples that have vanished by ``share`` of their size.
+
+    Padding gets weight 1 here, as what has no part in the weights of others does.
+    """
+    finite = masked(jnp.isfinite(s) & jnp.isfinite(sizes), where)
     relative = _over_mean(sizes, finite)
     counted = finite & (relative > share)
     s = jnp.where(counted, s, jnp.zeros_like(s))

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from ltjax import _validate
 from ltjax._numerics import safe_divide
 from ltjax.transforms._gdw import check_meta, meta_tangents
-from ltjax.transforms._weighting import Weighting, effective_size, state_dtype
+from ltjax.transforms._weighting import (
+    Weighting,
+    check_mask,
+    effective_size,
+    masked,
+    size_of,
+    state_dtype,
+)
 
 
 class L2rwState(NamedTuple):
@@ -17,7 +24,7 @@ class L2rwState(NamedTuple):
     effective_size: jax.Array  # shape=(), float; of the last batch's weights
 
 
-def l2rw_weights(alignment: jax.Array) -> jax.Array:
+def l2rw_weights(alignment: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
     r"""Weights from the agreement of gradients with the meta gradient.
 
     .. math:: w_i = B \max(a_i, 0) / \sum_j \max(a_j, 0)
@@ -25,6 +32,7 @@ def l2rw_weights(alignment: jax.Array) -> jax.Array:
     Args:
       alignment: ``[B]`` (or of any other shape) products
         :math:`\langle \nabla \ell_i, u \rangle`.
+      where: booleans of the same shape, false for padding: weight 0, not counted in B.
 
     Returns:
       Weights of the same shape and dtype, of mean 1; all 0 where no product is
@@ -35,10 +43,11 @@ def l2rw_weights(alignment: jax.Array) -> jax.Array:
       [3. 0. 1. 0.]
     """
     _validate.array("alignment", alignment, kind="floating")
+    check_mask(where, alignment.shape)
     # Relative to the largest, so that tiny products neither vanish nor overflow.
-    positive = jnp.maximum(alignment, 0)
+    positive = masked(jnp.maximum(alignment, 0), where)
     scaled = safe_divide(positive, jnp.full_like(positive, jnp.max(positive)))
-    mean = jnp.mean(scaled)
+    mean = jnp.sum(scaled) / size_of(scaled, where)
     return jax.lax.stop_gradient(safe_divide(scaled, jnp.full_like(scaled, mean)))
 
 
@@ -81,12 +90,12 @@ def l2rw() -> Weighting:
     def init(params):
         return L2rwState(jnp.zeros((), state_dtype(params)))
 
-    def weights(jac, state, params=None, *, meta_grad_fn, **extra_args):
+    def weights(jac, state, params=None, *, meta_grad_fn, where=None, **extra_args):
         del extra_args
         check_meta(params, meta_grad_fn)
         dtype = state.effective_size.dtype
         alignment = meta_tangents(jac, meta_grad_fn(params))
-        w = l2rw_weights(alignment.astype(dtype))
+        w = l2rw_weights(alignment.astype(dtype), where=where)
         return w, L2rwState(effective_size(w))
 
     return Weighting.from_weights(init, weights)

@@ -94,6 +94,12 @@ class Weighting(optax.GradientTransformationExtraArgs):
 
     Weights have the shape of the Jacobian's outputs, one for each loss (with `gdw` one
     for each logit, whose cotangents are `logit_cotangents`); 1 is that of plain SGD.
+
+    Every ``update`` takes ``where``, booleans ``[B]`` (or of more of the leading axes
+    of the outputs, to leave pixels out): false marks padding, whose weight is exactly 0
+    and which has no part in statistics and means. A padded batch gives the step of the
+    batch without padding. Padding must have finite losses and gradients: repeat an
+    example.
     """
 
     update: Update
@@ -109,7 +115,9 @@ class Weighting(optax.GradientTransformationExtraArgs):
         Args:
           init: ``params -> state``.
           weights: ``(jacobian, state, params, **extra) -> (weights, state)``, where the
-            weights have the shape of the Jacobian's outputs.
+            weights have the shape of the Jacobian's outputs. ``extra`` has ``where``,
+            in that shape too, only if ``update`` was given it; what is false there gets
+            weight 0 in any case.
           observe: ``(state, gradient) -> state``, which ends a step; ``gradient`` is
             the weighted one.
 
@@ -233,10 +241,45 @@ def state_dtype(params: Any) -> jnp.dtype:
     return widest(jnp.float32, *map(jnp.result_type, jax.tree.leaves(params)))
 
 
-def _weigh_losses(weights, jac, state, params=None, **extra_args):
+def mask_of(where: jax.Array | None, shape: tuple[int, ...]) -> jax.Array | None:
+    """``where``, for some leading axes of the outputs, in the shape of all of them."""
+    if where is None:
+        return None
+    ndim = max(getattr(where, "ndim", 1), 1)
+    check_mask(where, shape[:ndim])
+    return jnp.broadcast_to(
+        jnp.expand_dims(where, tuple(range(ndim, len(shape)))), shape
+    )
+
+
+def check_mask(where: jax.Array | None, shape: tuple[int, ...]) -> None:
+    """Checks a mask of examples against the shape of what they have."""
+    if where is not None:
+        _validate.array("where", where, shape=shape, kind="bool")
+
+
+def masked(weights: jax.Array, where: jax.Array | None) -> jax.Array:
+    """Weights that are 0 where ``where`` is false."""
+    return (
+        weights if where is None else jnp.where(where, weights, jnp.zeros_like(weights))
+    )
+
+
+def size_of(weights: jax.Array, where: jax.Array | None) -> int | jax.Array:
+    """How many weights a mean is over, at least 1."""
+    if where is None:
+        return weights.size
+    return jnp.maximum(jnp.sum(where), 1).astype(weights.dtype)
+
+
+def _weigh_losses(weights, jac, state, params=None, *, where=None, **extra_args):
     """Weights of losses, and the cotangents that average over them."""
+    mask = mask_of(where, jac.shape)
+    if mask is not None:
+        extra_args["where"] = mask
     w, state = weights(jac, state, params, **extra_args)
-    return w, w / w.size, state
+    w = masked(w, mask)
+    return w, w / size_of(w, mask), state
 
 
 def _losses_jacobian(updates, params, *, losses=None, **extra_args) -> Jacobian:

@@ -276,3 +276,36 @@ def test_a_traced_zero_prior_has_the_largest_ldam_margin():
     np.testing.assert_allclose(got[2], np.log(1 + 2 * np.exp(2)), rtol=1e-6)
     assert got[2] > got[1]
     assert got[1] >= got[0]
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "spread", "center"])
+def test_padding_is_left_out(kind, x64):
+    rng = np.random.default_rng(0)
+    z, h = jnp.asarray(rng.normal(size=(9, 3))), jnp.asarray(rng.normal(size=(9, 4)))
+    labels, where = jnp.arange(9) % 3, jnp.arange(9) % 4 != 3
+    centers = jnp.asarray(rng.normal(size=(3, 4)))
+    settings = {"class_priors": jnp.array([0.6, 0.3, 0.1]), "kind": kind}
+    if kind == "center":
+        settings["centers"] = centers
+
+    def total(h, where=None, kept=slice(None)):
+        found = losses.elm(z[kept], h, labels[kept], where=where, **settings)
+        return found.sum(), found
+
+    whole = jax.jit(jax.grad(total, has_aux=True))
+    slopes, found = whole(h, where)
+    expected_slopes, expected = jax.grad(total, has_aux=True)(h[where], kept=where)
+    np.testing.assert_allclose(found[where], expected, rtol=1e-12)
+    np.testing.assert_allclose(slopes[where], expected_slopes, rtol=1e-10, atol=1e-14)
+    assert (found[~where] == 0).all()
+    assert (slopes[~where] == 0).all()
+    np.testing.assert_allclose(
+        losses.update_centers(centers, h, labels, where=where),
+        losses.update_centers(centers, h[where], labels[where]),
+        rtol=1e-12,
+    )
+    labels = jnp.array([0, 0, 1, 1, 2, 2, 2, 0, 1])
+    for class_mask in (None, jnp.array([True, True, False])):
+        assert losses.positive_share(
+            labels, class_mask=class_mask, where=where
+        ) == losses.positive_share(labels[where], class_mask=class_mask)
