@@ -14,10 +14,15 @@ from ltjax import metrics as metrics
 from ltjax import transforms as transforms
 from ltjax.jacobian import Check as Check
 from ltjax.jacobian import Jacobian as Jacobian
+from ltjax.jacobian import NoiseScale as NoiseScale
 from ltjax.jacobian import check as check
+from ltjax.jacobian import clipped_sum as clipped_sum
+from ltjax.jacobian import gram as gram
 from ltjax.jacobian import linearize as linearize
 from ltjax.jacobian import linearize_examples as linearize_examples
 from ltjax.jacobian import linearize_microbatches as linearize_microbatches
+from ltjax.jacobian import noise_scale as noise_scale
+from ltjax.jacobian import project as project
 from ltjax.transforms import AbsgdState as AbsgdState
 from ltjax.transforms import GdwState as GdwState
 from ltjax.transforms import GradTailState as GradTailState

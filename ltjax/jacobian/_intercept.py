@@ -135,11 +135,11 @@ class Intercepted:
             total += self._map_rows(squares, rest, left, chunk_size).astype(total.dtype)
         return total
 
-    def rows(self, chunk_size: Callable[[int], int]) -> list[jax.Array]:
-        """All rows, one array for each parameter."""
+    def rows(self, chunk_size: Callable[[int], int], fun: Callable = list) -> Any:
+        """``fun(row)`` of every row, by default one array for each parameter."""
         everything = set(range(len(self._leaves)))
         rest = [(v, self._rows(tap, j)) for tap, j, v in self._slots(everything)]
-        return self._map_rows(list, rest, everything, chunk_size)
+        return self._map_rows(fun, rest, everything, chunk_size)
 
     def _map_rows(self, fun, parts, wanted: set[int], chunk_size: Callable[[int], int]):
         """``fun(row)`` of every example; only the ``wanted`` leaves are right."""

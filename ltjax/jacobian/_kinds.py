@@ -36,8 +36,8 @@ class InterceptedJacobian(Jacobian):
     def _vjp(self, cotangents):
         return self._unflatten(self._tapped.gradient(cotangents.astype(self.dtype)))
 
-    def _dense(self, chunk_size):
-        return self._unflatten(self._tapped.rows(chunk_size))
+    def _map_rows(self, fun, chunk_size):
+        return self._tapped.rows(chunk_size, lambda row: fun(self._unflatten(row)))
 
     def _norms(self, mask, chunk_size, definition):
         _require_definition(self._plan, definition)
@@ -111,9 +111,6 @@ class LinearizedJacobian(Jacobian):
     def _vjp(self, cotangents):
         return self._transposed(cotangents.astype(self.dtype))
 
-    def _dense(self, chunk_size):
-        return self.map_rows(lambda row: row, chunk_size)
-
     def _norms(self, mask, chunk_size, definition):
         if definition is None and self._plan and not self._plan.independent:
             raise ValueError(
@@ -124,7 +121,7 @@ class LinearizedJacobian(Jacobian):
         tapped = self._by_definition(definition)
         if tapped:
             return _tapped_norms(tapped, self.params, mask, chunk_size)
-        return self.map_rows(_norm(mask, self.dtype), chunk_size)
+        return self._map_rows(_norm(mask, self.dtype), chunk_size)
 
     def _by_definition(self, definition: str | None) -> Intercepted | None:
         """What computes a definition of the rows, or None for the rows themselves."""
@@ -133,8 +130,7 @@ class LinearizedJacobian(Jacobian):
         plan = _require_definition(self._plan, definition)
         return None if plan is None else Intercepted(plan, jax.tree.leaves(self.params))
 
-    def map_rows(self, fun: Callable[[Any], Any], chunk_size: ChunkSize) -> Any:
-        """``fun(row)`` for every row, stacked to the shape of the outputs."""
+    def _map_rows(self, fun: Callable[[Any], Any], chunk_size: ChunkSize) -> Any:
         rows = math.prod(self.shape)
 
         where = positions(self._outputs)
@@ -177,16 +173,13 @@ class ExamplesJacobian(Jacobian):
     def _vjp(self, cotangents):
         return self._jacobian.vjp(cotangents)
 
-    def _dense(self, chunk_size):
-        return self._map_rows(lambda row: row, chunk_size)
-
     def _norms(self, mask, chunk_size, definition):
         return self._map_rows(_norm(mask, self.dtype), chunk_size)
 
     def _map_rows(self, fun: Callable[[Any], Any], chunk_size: ChunkSize) -> Any:
         # On a sharded batch XLA may get the gradients of kernels wrong in vmap(grad).
         if self._jacobian.convolves:
-            return self._jacobian.map_rows(fun, chunk_size)
+            return self._jacobian._map_rows(fun, chunk_size)
         gradient = jax.grad(self._loss_fn)
         return map_chunks(
             lambda example: fun(gradient(self.params, example)),
@@ -219,8 +212,8 @@ class VaryingJacobian(Jacobian):
         total = jax.linear_transpose(lambda p: vary_leaves(p, self._axes), self.params)
         return total(self._jacobian.vjp(cotangents))[0]
 
-    def _dense(self, chunk_size):
-        return self._jacobian._dense(chunk_size)
+    def _map_rows(self, fun, chunk_size):
+        return self._jacobian._map_rows(fun, chunk_size)
 
     def _norms(self, mask, chunk_size, definition):
         return self._jacobian._norms(mask, chunk_size, definition)

@@ -117,8 +117,8 @@ class MicrobatchedJacobian(Jacobian):
         total, _ = jax.lax.scan(add, start, parts)
         return jax.tree.map(lambda t, p: t.astype(p.dtype), total, self.params)
 
-    def _dense(self, chunk_size: ChunkSize):
-        return self._map(lambda jac: jac._dense(chunk_size))
+    def _map_rows(self, fun: Callable[[Any], Any], chunk_size: ChunkSize):
+        return self._map(lambda jac: jac._map_rows(fun, chunk_size))
 
     def _norms(self, mask, chunk_size, definition):
         return self._map(lambda jac: jac._norms(mask, chunk_size, definition))

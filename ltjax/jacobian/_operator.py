@@ -7,7 +7,7 @@ and, rarely, the norms of the rows. All of them share one forward pass.
 """
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import jax
@@ -17,7 +17,7 @@ import optax
 from ltjax import _validate
 from ltjax._numerics import at_least_float32, widest
 from ltjax.jacobian import _standins, _trees
-from ltjax.jacobian._chunks import ChunkSize, chunk_sizes
+from ltjax.jacobian._chunks import ChunkSize, chunk_sizes, map_chunks
 
 DEFINITIONS = ("row", "frozen", "attribution")
 
@@ -139,7 +139,33 @@ class Jacobian(abc.ABC):
           chunk_size: rows computed at a time; by default as many as fit 64 MiB, by an
             estimate of what they need.
         """
-        return self._dense(chunk_sizes(chunk_size))
+        return self.map_rows(lambda row: row, chunk_size=chunk_size)
+
+    @final
+    def map_rows(
+        self, fun: Callable[[Any], Any], *, chunk_size: int | None = None
+    ) -> Any:
+        """``fun(row)`` of every row, in bounded memory.
+
+        For what products and norms do not tell; `ltjax.gram` is made of it. Where
+        examples are independent, all rows cost one backward pass and `fun`; otherwise
+        one backward pass each.
+
+        Args:
+          fun: what to compute of a row, a tree like ``params``. It is mapped with
+            `jax.vmap`.
+          chunk_size: rows computed at a time; by default as many as fit 64 MiB.
+
+        Returns:
+          What ``fun`` returns, with the axes of the outputs in front.
+
+        Examples:
+          >>> losses, jac = ltjax.linearize(
+          ...     lambda w: (w.sum() - jnp.arange(3.0)) ** 2, jnp.zeros(2))
+          >>> print(jac.map_rows(lambda g: jnp.max(jnp.abs(g))))
+          [0. 2. 4.]
+        """
+        return self._map_rows(fun, chunk_sizes(chunk_size))
 
     @final
     def norms(
@@ -184,8 +210,8 @@ class Jacobian(abc.ABC):
         """The weighted gradient, of weights in any floating dtype."""
 
     @abc.abstractmethod
-    def _dense(self, chunk_size: ChunkSize) -> Any:
-        """All rows."""
+    def _map_rows(self, fun: Callable[[Any], Any], chunk_size: ChunkSize) -> Any:
+        """A function of every row."""
 
     @abc.abstractmethod
     def _norms(
@@ -224,8 +250,11 @@ class RowsJacobian(Jacobian):
 
         return jax.tree.map(weighted, self._rows, self.params)
 
-    def _dense(self, chunk_size):
-        return self._rows
+    def _map_rows(self, fun, chunk_size):
+        axes = len(self.shape)
+        flat = jax.tree.map(lambda g: g.reshape(-1, *g.shape[axes:]), self._rows)
+        out = map_chunks(fun, flat, chunk_size(_trees.nbytes(self.params)))
+        return jax.tree.map(lambda x: x.reshape(*self.shape, *x.shape[1:]), out)
 
     def _norms(self, mask, chunk_size, definition):
         def squares(g):

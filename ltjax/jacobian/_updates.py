@@ -56,8 +56,8 @@ class RearrangedJacobian(Jacobian):
     def _vjp(self, cotangents):
         return self._outer(self._jacobian.vjp(cotangents))
 
-    def _dense(self, chunk_size):
-        return self._outer(self._jacobian._dense(chunk_size))
+    def _map_rows(self, fun, chunk_size):
+        return self._jacobian._map_rows(lambda row: fun(self._outer(row)), chunk_size)
 
     def _norms(self, mask, chunk_size, definition):
         keep = _trees.resolve_mask(True if mask is None else mask, self.params)
