@@ -53,8 +53,17 @@ def classification(logits: Any, labels: Any) -> None:
     """Checks ``logits [B, C]`` (floating) against ``labels [B]`` (integers)."""
     array("logits", logits, ndim=2, kind="floating")
     array("labels", labels, shape=(logits.shape[0],), kind="integer")
-    if logits.shape[1] < 2:
-        raise ValueError(f"logits must have at least 2 classes, got {logits.shape}.")
+    _classes(logits)
+
+
+def targets(logits: Any, labels: Any) -> None:
+    """Checks ``logits [B, C]`` against labels, ``[B]`` or probabilities ``[B, C]``."""
+    if getattr(labels, "ndim", 1) != 2:
+        classification(logits, labels)
+        return
+    array("logits", logits, ndim=2, kind="floating")
+    array("labels", labels, shape=logits.shape, kind="floating")
+    _classes(logits)
 
 
 def class_vector(name: str, value: Any, num_classes: int, *, positive: bool) -> None:
@@ -119,6 +128,11 @@ def key(name: str, value: Any) -> None:
         )
     if value.shape != ():
         raise ValueError(f"{name} must be a single key, got shape {value.shape}.")
+
+
+def _classes(logits: Any) -> None:
+    if logits.shape[1] < 2:
+        raise ValueError(f"logits must have at least 2 classes, got {logits.shape}.")
 
 
 def _matches(shape: Sequence[int], expected: Sequence[int | None]) -> bool:

@@ -351,8 +351,20 @@ CASES = {
     "labels length": Case(
         lambda: L.focal(Z, Y[:3]), ValueError, r"labels .*\(4,\).*\(3,\)"
     ),
-    "labels one-hot": Case(
-        lambda: L.focal(Z, jax.nn.one_hot(Y, C)), ValueError, r"labels .*\(4, 3\)"
+    "labels one-hot of other classes": Case(
+        lambda: L.focal(Z, jax.nn.one_hot(Y, C + 1)),
+        ValueError,
+        r"labels .*\(4, 3\).*\(4, 4\)",
+    ),
+    "labels one-hot for pairs": Case(
+        lambda: L.elm(Z, H, jax.nn.one_hot(Y, C), class_priors=PRIORS),
+        ValueError,
+        r"labels .*\(4,\).*\(4, 3\)",
+    ),
+    "labels one-hot integers": Case(
+        lambda: L.focal(Z, jax.nn.one_hot(Y, C, dtype=int)),
+        TypeError,
+        "labels .*floating",
     ),
     "labels floating": Case(
         lambda: L.focal(Z, Y.astype(float)), TypeError, "labels .*integer"

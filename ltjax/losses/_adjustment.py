@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ltjax import _classes, _numerics, _validate
+from ltjax.losses import _target
 
 
 def logit_adjusted_cross_entropy(
@@ -25,6 +25,8 @@ def logit_adjusted_cross_entropy(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+        Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
+        mean under them.
       class_priors: ``[C]`` positive training frequencies; their sum does not matter.
         A traced zero is taken for the smallest normal number.
       tau: strength, at least 0; 0 gives plain cross-entropy. May be traced.
@@ -42,12 +44,12 @@ def logit_adjusted_cross_entropy(
     References:
       Menon et al., *Long-tail learning via logit adjustment*, ICLR 2021, equation 10.
     """
-    _validate.classification(logits, labels)
+    _validate.targets(logits, labels)
     _validate.class_vector("class_priors", class_priors, logits.shape[1], positive=True)
     _validate.number("tau", tau, low=0.0)
     z = _numerics.at_least_float32(logits)
     shift = jnp.asarray(tau, z.dtype) * _classes.log_priors(class_priors, z.dtype)
-    return optax.softmax_cross_entropy_with_integer_labels(z + shift[None, :], labels)
+    return _target.cross_entropy(z + shift[None, :], labels)
 
 
 def balanced_softmax(
@@ -62,6 +64,8 @@ def balanced_softmax(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+        Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
+        mean under them.
       class_counts: ``[C]`` training counts, at least 0; an empty class counts as one
         example.
 
@@ -78,10 +82,10 @@ def balanced_softmax(
       Ren et al., *Balanced meta-softmax for long-tailed visual recognition*,
       NeurIPS 2020, section 3.
     """
-    _validate.classification(logits, labels)
+    _validate.targets(logits, labels)
     _validate.class_vector(
         "class_counts", class_counts, logits.shape[1], positive=False
     )
     z = _numerics.at_least_float32(logits)
     shift = jnp.log(_classes.occupied_counts(class_counts, z.dtype))
-    return optax.softmax_cross_entropy_with_integer_labels(z + shift[None, :], labels)
+    return _target.cross_entropy(z + shift[None, :], labels)

@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ltjax import _classes, _numerics, _validate
+from ltjax.losses import _target
 
 
 def ldam(
@@ -27,6 +27,8 @@ def ldam(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+        Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
+        mean under them.
       class_counts: ``[C]`` training counts, at least 0; an empty class counts as one
         example.
       max_margin: margin of the rarest class, at least 0. May be traced.
@@ -45,7 +47,7 @@ def ldam(
       Cao et al., *Learning imbalanced datasets with label-distribution-aware margin
       loss*, NeurIPS 2019, section 3. The scale is in the authors' code only.
     """
-    _validate.classification(logits, labels)
+    _validate.targets(logits, labels)
     num_classes = logits.shape[1]
     _validate.class_vector("class_counts", class_counts, num_classes, positive=False)
     _validate.number("max_margin", max_margin, low=0.0)
@@ -53,6 +55,7 @@ def ldam(
     z = _numerics.at_least_float32(logits)
     n = _classes.occupied_counts(class_counts, z.dtype)
     margins = jnp.asarray(max_margin, z.dtype) * (n.min() / n) ** 0.25
-    targets = jax.nn.one_hot(labels, num_classes, dtype=z.dtype)
-    z = jnp.asarray(scale, z.dtype) * (z - margins[None, :] * targets)
-    return optax.softmax_cross_entropy_with_integer_labels(z, labels)
+    scale = jnp.asarray(scale, z.dtype)
+    deficit = _target.deficit(scale * z, labels)
+    deficit = deficit + scale * _target.pick(margins, labels)
+    return _target.expect(jax.nn.softplus(deficit), labels)

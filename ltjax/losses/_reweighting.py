@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ltjax import _classes, _numerics, _validate
 from ltjax.losses import _target
@@ -60,6 +59,8 @@ def class_balanced_cross_entropy(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+        Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
+        mean under them.
       class_counts: ``[C]`` training counts, see :func:`class_balanced_weights`.
       beta: in ``[0, 1)``, see :func:`class_balanced_weights`.
 
@@ -77,10 +78,11 @@ def class_balanced_cross_entropy(
     References:
       Cui et al., CVPR 2019, section 4.1.
     """
-    _validate.classification(logits, labels)
+    _validate.targets(logits, labels)
     z = _numerics.at_least_float32(logits)
-    weights = _target_weights(z, labels, class_counts, beta)
-    return weights * optax.softmax_cross_entropy_with_integer_labels(z, labels)
+    weights = _class_weights(z, class_counts, beta)
+    losses = jax.nn.softplus(_target.deficit(z, labels))
+    return _target.expect(_target.pick(weights, labels) * losses, labels)
 
 
 def class_balanced_sigmoid(
@@ -98,6 +100,8 @@ def class_balanced_sigmoid(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+        Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
+        mean under them.
       class_counts: ``[C]`` training counts, see :func:`class_balanced_weights`.
       beta: in ``[0, 1)``, see :func:`class_balanced_weights`.
 
@@ -115,10 +119,10 @@ def class_balanced_sigmoid(
       Cui et al., CVPR 2019, section 4.2. The mean over classes follows the released
       code; the paper has their sum.
     """
-    _validate.classification(logits, labels)
+    _validate.targets(logits, labels)
     z = _numerics.at_least_float32(logits)
-    weights = _target_weights(z, labels, class_counts, beta)
-    return weights * jax.nn.softplus(_binary_deficits(z, labels)).mean(axis=1)
+    weights = _class_weights(z, class_counts, beta)
+    return _binary_sum(jax.nn.softplus, z, labels, weights) / z.shape[1]
 
 
 def class_balanced_focal(
@@ -137,6 +141,8 @@ def class_balanced_focal(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+        Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
+        mean under them.
       class_counts: ``[C]`` training counts, see :func:`class_balanced_weights`.
       beta: in ``[0, 1)``, see :func:`class_balanced_weights`.
       gamma: focusing strength, at least 0; 0 gives ``C`` times
@@ -156,11 +162,11 @@ def class_balanced_focal(
       Cui et al., CVPR 2019, section 4.3. The sum over classes is that of both the
       paper and the released code.
     """
-    _validate.classification(logits, labels)
+    _validate.targets(logits, labels)
     _validate.number("gamma", gamma, low=0.0)
     z = _numerics.at_least_float32(logits)
-    weights = _target_weights(z, labels, class_counts, beta)
-    return weights * _focal(_binary_deficits(z, labels), gamma).sum(axis=1)
+    weights = _class_weights(z, class_counts, beta)
+    return _binary_sum(lambda t: focal_term(t, gamma), z, labels, weights)
 
 
 def focal(
@@ -174,6 +180,8 @@ def focal(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+        Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
+        mean under them.
       gamma: focusing strength, at least 0; 0 gives plain cross-entropy. May be traced.
 
     Returns:
@@ -189,25 +197,63 @@ def focal(
       Lin et al., *Focal loss for dense object detection*, ICCV 2017, equation 4, with
       softmax probabilities in place of one sigmoid and without the class factor.
     """
-    _validate.classification(logits, labels)
+    _validate.targets(logits, labels)
     _validate.number("gamma", gamma, low=0.0)
     z = _numerics.at_least_float32(logits)
-    return _focal(_target.deficit(z, labels), gamma)
+    return _target.expect(focal_term(_target.deficit(z, labels), gamma), labels)
 
 
-def _target_weights(z, labels, class_counts, beta):
-    """Class-balanced weight of every example's target, ``[B]``."""
-    _validate.class_vector("class_counts", class_counts, z.shape[1], positive=False)
-    return class_balanced_weights(class_counts, beta=beta).astype(z.dtype)[labels]
+def target_weights(labels: jax.Array, class_weights: jax.Array) -> jax.Array:
+    r"""Class weights for any loss: the weight of every example's target.
+
+    .. math:: w_i = w_{y_i}, \qquad w_i = \sum_c q_{ic} w_c
+
+    for labels that are integers or probabilities. Multiply the losses by them.
+
+    Args:
+      labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected. Or
+        ``[B, C]`` probabilities.
+      class_weights: ``[C]`` weights, at least 0, such as those of
+        :func:`class_balanced_weights`.
+
+    Returns:
+      ``[B]`` weights in at least float32.
+
+    Examples:
+      >>> counts = jnp.array([90, 10])
+      >>> weights = ltjax.losses.target_weights(
+      ...     jnp.array([0, 1]), ltjax.losses.class_balanced_weights(counts, beta=0.99))
+      >>> f"{weights[0]:.3f} {weights[1]:.3f}"
+      '0.277 1.723'
+    """
+    _validate.array("class_weights", class_weights, ndim=1, kind="number")
+    size = class_weights.shape[0]
+    _validate.class_vector("class_weights", class_weights, size, positive=False)
+    if getattr(labels, "ndim", 1) == 2:
+        _validate.array("labels", labels, shape=(None, size), kind="floating")
+    else:
+        _validate.array("labels", labels, ndim=1, kind="integer")
+    weights = jnp.asarray(class_weights)
+    if not jnp.issubdtype(weights.dtype, jnp.floating):
+        weights = weights.astype(jnp.float32)
+    weights = _numerics.at_least_float32(weights)
+    return _target.expect(_target.pick(weights, labels), labels)
 
 
-def _binary_deficits(z, labels):
-    """Logits of the wrong answer to each class's yes-or-no question, ``[B, C]``."""
-    is_target = jax.nn.one_hot(labels, z.shape[1], dtype=jnp.bool_)
-    return jnp.where(is_target, -z, z)
-
-
-def _focal(deficit, gamma):
+def focal_term(deficit: jax.Array, gamma: float | jax.Array) -> jax.Array:
     """``(1 - p)^gamma * -log p`` at ``p = sigmoid(-deficit)``, finite at both ends."""
     fade = jnp.exp(-jnp.asarray(gamma, deficit.dtype) * jax.nn.softplus(-deficit))
     return fade * jax.nn.softplus(deficit)
+
+
+def _class_weights(z, class_counts, beta):
+    """Class-balanced weights, ``[C]``."""
+    _validate.class_vector("class_counts", class_counts, z.shape[1], positive=False)
+    return class_balanced_weights(class_counts, beta=beta).astype(z.dtype)
+
+
+def _binary_sum(term, z, labels, weights):
+    """Sum over each class's yes-or-no question, times the weight of the target."""
+    yes = _target.probabilities(labels, z.shape[1], z.dtype) * weights[None, :]
+    no = jnp.sum(yes, axis=1, keepdims=True) - yes
+    return jnp.sum(yes * term(-z) + no * term(z), axis=1)

@@ -31,6 +31,8 @@ def symmetric_cross_entropy(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+        Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
+        mean under them.
       alpha: weight of cross-entropy, at least 0. May be traced.
       beta: weight of the reverse term, at least 0; 0 gives ``alpha`` times plain
         cross-entropy. May be traced.
@@ -47,14 +49,14 @@ def symmetric_cross_entropy(
       Wang et al., *Symmetric cross entropy for robust learning with noisy labels*,
       ICCV 2019, section 3. The clipping constants are those of released code.
     """
-    _validate.classification(logits, labels)
+    _validate.targets(logits, labels)
     _validate.number("alpha", alpha, low=0.0)
     _validate.number("beta", beta, low=0.0)
     z = _numerics.at_least_float32(logits)
-    is_target = jax.nn.one_hot(labels, z.shape[1], dtype=jnp.bool_)
     p = jnp.maximum(jax.nn.softmax(z), _SMALLEST_PROBABILITY)
-    reverse = -math.log(_SMALLEST_TARGET) * p.sum(axis=1, where=~is_target)
-    forward = jax.nn.softplus(_target.deficit(z, labels))
+    others = 1 - _target.probabilities(labels, z.shape[1], z.dtype)
+    reverse = -math.log(_SMALLEST_TARGET) * jnp.sum(others * p, axis=1)
+    forward = _target.expect(jax.nn.softplus(_target.deficit(z, labels)), labels)
     return jnp.asarray(alpha, z.dtype) * forward + jnp.asarray(beta, z.dtype) * reverse
 
 
@@ -68,6 +70,8 @@ def generalized_cross_entropy(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+        Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
+        mean under them.
       q: in ``(0, 1]``; larger values tolerate more noise and learn more slowly. May be
         traced.
 
@@ -83,10 +87,12 @@ def generalized_cross_entropy(
       Zhang and Sabuncu, *Generalized cross entropy loss for training deep neural
       networks with noisy labels*, NeurIPS 2018, section 3.2.
     """
-    _validate.classification(logits, labels)
+    _validate.targets(logits, labels)
     _validate.number("q", q, low=0.0, high=1.0, open_low=True)
     z = _numerics.at_least_float32(logits)
-    return _box_cox(jax.nn.softplus(_target.deficit(z, labels)), q)
+    return _target.expect(
+        _box_cox(jax.nn.softplus(_target.deficit(z, labels)), q), labels
+    )
 
 
 def truncated_generalized_cross_entropy(
@@ -107,6 +113,8 @@ def truncated_generalized_cross_entropy(
     Args:
       logits: ``[B, C]`` scores, any float dtype.
       labels: ``[B]`` integers in ``[0, C)``; out-of-range values are not detected.
+        Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
+        mean under them.
       q: in ``(0, 1]``, see :func:`generalized_cross_entropy`. May be traced.
       k: truncation probability in ``[0, 1)``; 0 gives the untruncated loss. May be
         traced, as a schedule needs.
@@ -124,13 +132,14 @@ def truncated_generalized_cross_entropy(
       Zhang and Sabuncu, NeurIPS 2018, section 3.3. The authors find which examples to
       truncate once every few epochs; here the current prediction decides.
     """
-    _validate.classification(logits, labels)
+    _validate.targets(logits, labels)
     _validate.number("q", q, low=0.0, high=1.0, open_low=True)
     _validate.number("k", k, low=0.0, high=1.0, open_high=True)
     z = _numerics.at_least_float32(logits)
     cross_entropy = jax.nn.softplus(_target.deficit(z, labels))
     limit = -jnp.log(jnp.asarray(k, z.dtype))
-    return _box_cox(jnp.where(cross_entropy < limit, cross_entropy, limit), q)
+    truncated = jnp.where(cross_entropy < limit, cross_entropy, limit)
+    return _target.expect(_box_cox(truncated, q), labels)
 
 
 def _box_cox(cross_entropy, q):

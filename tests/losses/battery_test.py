@@ -152,6 +152,12 @@ every_case = pytest.mark.parametrize(
 )
 
 
+soft_cases = {name: case for name, case in CASES.items() if name != "elm"}
+every_soft_case = pytest.mark.parametrize(
+    ("loss_fn", "reference"), soft_cases.values(), ids=soft_cases
+)
+
+
 def _logits(dtype=jnp.float32):
     z = jax.random.normal(jax.random.key(0), (BATCH, CLASSES), jnp.float32)
     return (2 * z).astype(dtype)
@@ -188,6 +194,52 @@ def test_gradient_matches_differences_of_the_loop(loss_fn, reference, x64):
         np.testing.assert_allclose(got[i, c], slope, rtol=1e-6, atol=1e-9)
 
 
+def _probabilities(dtype=jnp.float32):
+    """Smoothed, mixed and one-hot labels."""
+    q = np.random.default_rng(3).dirichlet(np.ones(CLASSES), BATCH)
+    q[1], q[2] = np.eye(CLASSES)[2], [0.5, 0, 0.5, 0]
+    return jnp.asarray(q, dtype)
+
+
+@every_soft_case
+def test_soft_labels_give_the_mean_over_classes(loss_fn, reference, x64):
+    z, q = np.asarray(_logits(), np.float64), _probabilities(jnp.float64)
+    rows = [[reference(list(row), c) for c in range(CLASSES)] for row in z]
+    got = jax.jit(loss_fn)(z, q)
+    chex.assert_shape(got, (BATCH,))
+    np.testing.assert_allclose(got, np.sum(q * np.array(rows), 1), rtol=1e-12)
+    slopes = jax.jit(jax.grad(lambda z: loss_fn(z, q).sum()))(z)
+    by_class = jax.jit(
+        jax.jacrev(lambda z: jnp.stack([loss_fn(z, y) for y in _each_class()], 1))
+    )(z)  # [B, C, B, C]
+    expected = np.einsum("bc,bcbk->bk", q, by_class)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-9, atol=1e-12)
+
+
+def _each_class():
+    return [np.full(BATCH, c, np.int32) for c in range(CLASSES)]
+
+
+@every_soft_case
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_one_hot_labels_are_labels(loss_fn, reference, dtype):
+    del reference
+    z = _logits(dtype)
+    one_hot = jax.nn.one_hot(LABELS, CLASSES, dtype=dtype)
+    got, expected = jax.jit(loss_fn)(z, one_hot), jax.jit(loss_fn)(z, LABELS)
+    chex.assert_type(got, jnp.float32)
+    np.testing.assert_allclose(got, expected, rtol=2e-6, atol=1e-7)
+
+
+@every_soft_case
+def test_bad_soft_labels_are_named(loss_fn, reference):
+    del reference
+    with pytest.raises(ValueError, match=r"labels.*\(6, 4\).*\(6, 3\)"):
+        loss_fn(_logits(), jnp.ones((6, 3)))
+    with pytest.raises(TypeError, match=r"labels.*floating.*int32"):
+        loss_fn(_logits(), jnp.ones((6, 4), jnp.int32))
+
+
 @every_loss
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_extreme_logits_stay_finite(loss_fn, dtype):
@@ -197,6 +249,18 @@ def test_extreme_logits_stay_finite(loss_fn, dtype):
     labels = jnp.zeros(len(rows), jnp.int32)
     z = jnp.array(rows, dtype)
     value, grad = jax.jit(jax.value_and_grad(lambda z: loss_fn(z, labels).sum()))(z)
+    chex.assert_tree_all_finite((value, grad))
+    chex.assert_type(grad, dtype)
+
+
+@every_soft_case
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_extreme_logits_stay_finite_with_soft_labels(loss_fn, reference, dtype):
+    del reference
+    rows = [[1e4, 0, 0, 0], [-1e4, 0, 0, 0], [0, 0, 0, 0], [1e4, 1e4, -1e4, -1e4]]
+    rows += [[80, 0, 0, -80], [-80, 80, 0, 0]]
+    z, q = jnp.array(rows, dtype), _probabilities(dtype)
+    value, grad = jax.jit(jax.value_and_grad(lambda z: loss_fn(z, q).sum()))(z)
     chex.assert_tree_all_finite((value, grad))
     chex.assert_type(grad, dtype)
 

@@ -86,3 +86,23 @@ def test_weights_name_bad_input():
         losses.class_balanced_weights(np.array([3, 1]), beta=1)
     with pytest.raises(TypeError, match=r"class_counts must be an array, got list"):
         losses.class_balanced_weights([3, 1], beta=0.9)
+
+
+def test_target_weights_multiply_any_loss(x64):
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)))
+    counts, labels = np.array([90, 10]), np.array([0, 1, 1])
+    weights = losses.class_balanced_weights(counts, beta=0.99)
+    got = losses.target_weights(labels, weights) * losses.focal(z, labels, gamma=0.0)
+    expected = losses.class_balanced_cross_entropy(
+        z, labels, class_counts=counts, beta=0.99
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    soft = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.25, 0.75]])
+    np.testing.assert_allclose(
+        jax.jit(losses.target_weights)(soft, weights), soft @ weights, rtol=1e-12
+    )
+    assert losses.target_weights(labels, np.array([1, 3])).dtype == jnp.float32
+    with pytest.raises(ValueError, match=r"class_weights .*-1\.0 for class 1"):
+        losses.target_weights(labels, np.array([1.0, -1.0]))
+    with pytest.raises(ValueError, match=r"labels .*\(any, 2\).*\(3, 3\)"):
+        losses.target_weights(jnp.ones((3, 3)), weights)
