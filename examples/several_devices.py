@@ -39,7 +39,8 @@ def main() -> float:
     )
     params, opt_state = start, tx.init(start)
     for x, y in digits.batches(data.train):
-        params, opt_state, _ = step(params, opt_state, x, y)
+        params, opt_state, loss = step(params, opt_state, x, y)
+        loss.block_until_ready()  # virtual devices of a CPU cannot queue steps
     x, y = data.test
     return digits.report(nnx.merge(graphdef, params)(x), y)
 
