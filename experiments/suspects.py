@@ -58,7 +58,7 @@ def tables(arguments: Arguments) -> list[Table]:
     """The examples, and how well each score finds changed labels if that is known."""
     run = read_runs(arguments.run)[0]
     examples = run.example_weights
-    if examples is None:
+    if not examples:
         raise RecordError(f"{run.path} has no weights: train it with --export-weights.")
     scores = suspicion(examples)
     if arguments.by not in scores:

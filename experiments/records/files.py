@@ -42,6 +42,16 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     write_text(path, text.getvalue())
 
 
+def write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Replaces a file by typed columns, whole or not at all."""
+    import pyarrow as pa  # a second, and few commands write such files
+    from pyarrow import parquet
+
+    partial = path.with_name(path.name + ".partial")
+    parquet.write_table(pa.table(dict(columns)), partial)
+    partial.replace(path)
+
+
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Replaces a file by arrays, whole or not at all."""
     partial = path.with_name(path.name + ".partial")

@@ -5,7 +5,7 @@ split), ``splits.npz`` (source index of every example), ``metrics.jsonl`` (one o
 per epoch), ``tensorboard/`` and, once it is done, ``summary.json``, ``final.npz``
 (outputs on the test set), the model's parameters (``last.npz`` and
 ``best.npz``) and, where asked for, ``example_weights.npz``,
-the same as ``.csv``, and ``detection.json`` where some labels are known to be wrong.
+the same as ``.csv`` and ``.parquet``, and ``detection.json`` where some labels are known to be wrong.
 """
 
 import json
@@ -17,12 +17,19 @@ from typing import Any
 import numpy as np
 
 from experiments.records.epochs import Row
-from experiments.records.files import write_csv, write_json, write_npz, write_text
+from experiments.records.files import (
+    write_csv,
+    write_json,
+    write_npz,
+    write_parquet,
+    write_text,
+)
 
 _WRITERS: dict[str, Callable[[Path, Any], None]] = {
     ".json": write_json,
     ".npz": write_npz,
     ".csv": write_csv,
+    ".parquet": write_parquet,
 }
 
 
@@ -64,7 +71,7 @@ class RunFolder:
             self._plot(row)
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes ``name`` by its suffix: .json, .npz or .csv; whole or not at all."""
+        """Writes ``name``, whole or not at all; its suffix, one of four, says how."""
         if self._writes:
             path = self.path / name
             _WRITERS[path.suffix](path, content)

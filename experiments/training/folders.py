@@ -38,6 +38,7 @@ def open_folders(
         "class_counts": None
         if splits.class_counts is None
         else splits.class_counts.tolist(),
+        "class_names": splits.class_names,
         "shots": splits.shots,
     }
     if config.seeds == 1:

@@ -34,8 +34,8 @@ class Machine:
     workers: int = 0
     """Processes that read streamed images; 0 uses threads."""
     export_weights: bool = False
-    """Write example_weights.npz and .csv: weight, loss and margin of every training
-    example, and what the trained network says of its label."""
+    """Write example_weights.npz, .csv and .parquet: weight, loss and margin of every
+    training example, and what the trained network says of its label."""
     geometry: bool = False
     """Report Fisher ratio, tightness and cosines of the embeddings."""
     progress: bool = True

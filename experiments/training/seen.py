@@ -73,7 +73,8 @@ def exported(seen: Seen, logits: np.ndarray | None, splits: Splits) -> dict[str,
         found["quality"] = metrics.label_quality(probabilities, labels)
     files: dict[str, Any] = {"example_weights.npz": found}
     if not splits.dense:
-        files["example_weights.csv"] = table(found, splits.files)
+        for suffix in ("csv", "parquet"):
+            files[f"example_weights.{suffix}"] = table(found, splits.files)
         if found["changed"].any():
             files["detection.json"] = detections(found)
     return files

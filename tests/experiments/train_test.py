@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from pyarrow import parquet
 
 from experiments import configs, datasets, suspects, train
 from experiments.models import Outputs
@@ -120,6 +121,7 @@ def test_run_folder_says_what_ran(tmp_path, capsys):
     facts = json.loads((tmp_path / "config.json").read_text())
     assert facts["preset"] == "smoke"
     assert facts["config"]["model"]["hidden"] == [8]
+    assert facts["class_names"] is None  # the set has none
     assert facts["versions"]["jax"] == jax.__version__
     assert facts["device"]["platform"] == "cpu"
     assert re.fullmatch(r"[0-9a-f]{64}", facts["digest"])
@@ -153,6 +155,9 @@ def test_exported_examples_are_those_of_the_last_steps(tmp_path, capsys):
     lines = (tmp_path / "example_weights.csv").read_text().splitlines()
     assert len(lines) == 1 + len(seen)
     assert lines[0].startswith("index,label,clean_label,weight,loss,")
+    stored = parquet.read_table(tmp_path / "example_weights.parquet")
+    assert stored.column_names == lines[0].split(",")
+    np.testing.assert_array_equal(stored["weight"], found["weights"])
     capsys.readouterr()
     assert suspects.main([str(tmp_path), "--count", "3", "--by", "loss"]) == 0
     shown = capsys.readouterr().out
@@ -161,8 +166,10 @@ def test_exported_examples_are_those_of_the_last_steps(tmp_path, capsys):
     assert "AUROC" in shown
 
 
-def test_same_command_again_changes_nothing(tmp_path):
+def test_same_command_again_changes_nothing(tmp_path, capsys):
     assert run(tmp_path, "smoke", *TINY) == 0
+    assert suspects.main([str(tmp_path)]) == 1
+    assert "train it with --export-weights" in capsys.readouterr().out
     before = arrays(tmp_path), rows(tmp_path)
     assert run(tmp_path, "smoke", *TINY) == 0
     assert_same(arrays(tmp_path), before[0])

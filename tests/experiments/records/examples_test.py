@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from experiments.records import examples, files
 
@@ -48,6 +49,14 @@ def test_a_table_for_people(tmp_path):
     assert rows[0]["index"] == "7"
     assert float(rows[3]["loss"]) == 0.9
     assert rows[3]["clean_label"] == "0"
+    files.write_parquet(tmp_path / "x.parquet", columns)
+    stored = parquet.read_table(tmp_path / "x.parquet")
+    assert stored.column_names == list(columns)
+    assert stored["file"].to_pylist()[3] == "d,.png"
+    for name in ("index", "label", "weight", "loss", "rank"):
+        found = stored[name].to_numpy()
+        assert found.dtype == columns[name].dtype
+        np.testing.assert_array_equal(found, columns[name])
     unchanged = FOUND | {"changed": np.zeros(4, bool)}
     assert "clean_label" not in examples.table(unchanged, None)
     assert "file" not in examples.table(unchanged, None)
