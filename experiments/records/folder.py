@@ -4,8 +4,8 @@ A run folder holds ``config.json`` (settings, versions, device, commit, digest o
 split), ``splits.npz`` (source index of every example), ``metrics.jsonl`` (one object
 per epoch), ``tensorboard/`` and, once it is done, ``summary.json``, ``final.npz``
 (outputs on the test set), the model's parameters (``last.npz`` and
-``best.npz``) and, where asked for, ``example_weights.npz``,
-the same as ``.csv`` and ``.parquet``, and ``detection.json`` where some labels are known to be wrong.
+``best.npz``) and, where asked for, ``example_weights.npz``, the same as ``.csv`` and
+``.parquet``, and ``detection.json`` where some labels are known to be wrong.
 """
 
 import json
