@@ -193,11 +193,11 @@ def backward_rules(program: Program) -> dict[Op, frozenset[str]]:
 def _differentiated(
     program: Program, inputs: Iterable[Value], outputs: Iterable[Any]
 ) -> Iterator[tuple[Op, frozenset[Value]]]:
-    """Operations that a derivative goes through, at any depth, and active values there.
+    """Operations that JAX differentiates, at any depth, and active values there.
 
     What a function with a derivative of its own holds is not among them.
     """
-    active = _active(program, frozenset(), inputs)
+    active = _active(program, frozenset(), inputs, empty=True)
     needed = {v for v in outputs if isinstance(v, Value) and v in active}
     for op in reversed(program.ops):
         if not any(v in needed for v in op.outputs):
@@ -231,15 +231,25 @@ def multiply_adds(op: Op) -> int:
 
 
 def _active(
-    program: Program, frozen: frozenset[Op], inputs: Iterable[Value] | None = None
+    program: Program,
+    frozen: frozenset[Op],
+    inputs: Iterable[Value] | None = None,
+    *,
+    empty: bool = False,
 ) -> frozenset[Value]:
-    """Values with a derivative with respect to inputs, by default all of them."""
-    given = program.inputs if inputs is None else inputs
-    active = {v for v in given if v.size and is_inexact(v)}
+    """Values with a derivative with respect to inputs, by default all of them.
+
+    That of ``empty`` arrays, and with respect to them, is 0 but JAX asks for it.
+    """
+
+    def counts(value):
+        return is_inexact(value) and (empty or value.size > 0)
+
+    active = set(filter(counts, program.inputs if inputs is None else inputs))
     for op in program.ops:
         constant = op.name == "stop_gradient" or op in frozen
         if not constant and any(v in active for v in op.values):
-            active |= {v for v in op.outputs if is_inexact(v) and v.size}
+            active.update(filter(counts, op.outputs))
     return frozenset(active)
 
 

@@ -43,6 +43,18 @@ def test_operands_that_the_rule_reaches(fun):
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.checkpoint], ids=["", "checkpoint"])
+def test_rules_that_only_empty_parameters_reach(wrap):
+    x, params = array(1, B, 3), {"none": array(2, 0, 3), "w": array(3, 3, 3)}
+
+    def losses_fn(p):
+        data = wrap(lambda p: scaled(x + p["none"].sum(), x + p["w"][:0].sum()))(p)
+        return jnp.sum((data @ p["w"]) ** 2, 1)
+
+    for method in ("auto", "linearize"):
+        assert_products(losses_fn, params, method=method)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.checkpoint], ids=["", "checkpoint"])
 def test_rule_that_closes_over_traced_data(wrap):
     w = array(2, 3, 3)
 

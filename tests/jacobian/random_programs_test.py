@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltjax.jacobian._kinds import InterceptedJacobian
+from ltjax.jacobian._kinds import InterceptedJacobian, LinearizedJacobian
 from tests.jacobian import random_programs
 from tests.jacobian.programs import check, generate, networks, shrink
 from tests.jacobian.programs.evaluate import evaluate
@@ -119,6 +119,23 @@ def test_a_wrong_product_is_found(monkeypatch):
     found = check.check(only, 0)
     assert found.kind == "wrong"
     assert {"jvp", "masked jvp"} >= set(found.failed) > set()
+
+
+def test_what_float32_cannot_tell_is_checked_in_float64(monkeypatch):
+    """Rows that are zero but for a small constant in a denominator."""
+    norm = "    v3 = jax.nn.standardize(500 * v2, -1, epsilon=0.1)"
+    lines = (*LINES[:2], *LINES[3:5], norm, "    return jnp.square(v3).sum(1)")
+    program = Program(4, {"p0": (3, 3)}, lines, single=True)
+    for seed in range(8):
+        assert not check.check(program, seed).failed
+    right = LinearizedJacobian._jvp
+    monkeypatch.setattr(
+        LinearizedJacobian, "_jvp", lambda self, *a: right(self, *a).at[1].set(0)
+    )
+    assert check.check(program, 5).kind == "wrong"
+    monkeypatch.undo()
+    monkeypatch.setattr(check, "_ill_conditioned", lambda *_: False)
+    assert "jvp" in check.check(program, 5).failed
 
 
 def test_a_crash_is_found_and_a_refusal_is_none(monkeypatch):

@@ -36,7 +36,7 @@ def flat(tree):
 
 
 def assert_products(
-    losses_fn, params, *, rows_of=None, definition=None, tolerance=1e-9
+    losses_fn, params, *, rows_of=None, definition=None, tolerance=1e-9, method="auto"
 ):
     """Holds every product, in several orders, to the rows of ``rows_of``."""
     rows = dense(rows_of or losses_fn, params)
@@ -47,7 +47,7 @@ def assert_products(
     # Compiled quickly: each program runs once.
     @functools.partial(jax.jit, compiler_options=QUICKLY)
     def products(params):
-        losses, jac = ltjax.linearize(losses_fn, params)
+        losses, jac = ltjax.linearize(losses_fn, params, method=method)
         w = jnp.asarray(weights, losses.dtype)
         before = jac.vjp(w)
         dots = jac.jvp(direction, definition=definition)
