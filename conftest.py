@@ -1,4 +1,7 @@
-"""Names that every docstring example may use."""
+"""What all tests share: compiled programs, and names that docstring examples use."""
+
+import os
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +10,26 @@ import optax
 import pytest
 
 import ltjax
+
+
+def pytest_configure(config):
+    """Compiles quickly, and once for all workers and the processes that tests start.
+
+    Most of the time goes into compilation. At level 1 LLVM leaves out what takes it
+    seconds for a few random numbers; their bits stay the same.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_optimization_level" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=1"
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="compiled-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    # JAX has been imported, and read the environment before.
+    folder = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(autouse=True)

@@ -533,28 +533,35 @@ EXTREME_LOGITS = {
 @pytest.mark.parametrize("labels", [Y, jnp.zeros_like(Y)], ids=["mixed", "one class"])
 @pytest.mark.parametrize("meta_scale", [0.0, 1.0, 1e30])
 def test_gdw_stays_finite(logits, labels, meta_scale):
+    updates, state = gdw_step(logits, labels, meta_scale)
+    chex.assert_tree_all_finite((updates, jax.tree.leaves(state)))
+
+
+@jax.jit
+def gdw_step(logits, labels, meta_scale):
     tx = gdw()
     _, jac = ltjax.linearize(lambda p: logits + logits_fn(p), PARAMS)
-    meta_grad_fn = lambda p: jax.tree.map(  # noqa: E731
-        lambda x: jnp.full_like(x, meta_scale), p
-    )
-    updates, state = tx.update(
+    return tx.update(
         jac,
         tx.init(PARAMS),
         PARAMS,
         logits=logits,
         labels=labels,
-        meta_grad_fn=meta_grad_fn,
+        meta_grad_fn=lambda p: jax.tree.map(lambda x: jnp.full_like(x, meta_scale), p),
     )
-    chex.assert_tree_all_finite((updates, jax.tree.leaves(state)))
 
 
 def test_zero_gradients_stay_finite():
     for tx in (ltjax.absgd(0.5), ltjax.gradtail(burn_in=0)):
+
+        @jax.jit
+        def step(state, tx=tx):
+            losses, jac = ltjax.linearize(lambda p: 0 * losses_fn(p), PARAMS)
+            return tx.update(jac, state, PARAMS, losses=losses)
+
         state = tx.init(PARAMS)
         for _ in range(3):
-            losses, jac = ltjax.linearize(lambda p: 0 * losses_fn(p), PARAMS)
-            updates, state = tx.update(jac, state, PARAMS, losses=losses)
+            updates, state = step(state)
         chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, PARAMS))
         chex.assert_tree_all_finite(jax.tree.leaves(state))
 

@@ -47,6 +47,17 @@ def jit(fun: Callable[..., Any], **kwargs: Any) -> jax.stages.Wrapped:
     return jax.jit(fun, compiler_options=compiler_options(), **kwargs)
 
 
+def jit_once(fun: Callable[..., Any], **kwargs: Any) -> jax.stages.Wrapped:
+    """`jax.jit` for a function that runs once: on CPU it is compiled quickly.
+
+    At its usual level LLVM takes seconds over every array of random numbers; the bits
+    are the same.
+    """
+    quickly = {"xla_backend_optimization_level": 1}
+    options = quickly if jax.default_backend() == "cpu" else None
+    return jax.jit(fun, compiler_options=options, **kwargs)
+
+
 def _accepted(options: dict[str, str | bool]) -> bool:
     """Whether the compiler takes these options."""
     lowered = jax.jit(jnp.negative).lower(jnp.zeros(()))

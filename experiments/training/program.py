@@ -99,7 +99,7 @@ class Program:
             lambda x: parameter_sharding(x, self._mesh, fsdp=fsdp),
             jax.eval_shape(init, self._seeds),
         )
-        self._run_init = jax.jit(init, out_shardings=carry)
+        self._run_init = xla.jit_once(init, out_shardings=carry)
         self._run_order = jax.jit(
             mapped(self._order, 0, None), out_shardings=everywhere
         )

@@ -53,22 +53,6 @@ METHODS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """A folder where equal programs are compiled once, by all runs of this file."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    settings = {
-        "jax_compilation_cache_dir": folder,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 def run(folder, *argv, devices=1):
     """Exit status of the command line, on a few of the virtual devices."""
     where = ("--out", str(folder), "--devices", str(devices))
@@ -381,17 +365,16 @@ def test_settings_can_be_completed(capsys):
 # Real processes
 
 
-def start(folder, *argv, compiled=None):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-    if compiled is not None:
-        environment |= {
-            "JAX_COMPILATION_CACHE_DIR": compiled,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
+def start(folder, *argv, cached=True):
+    environment = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_ENABLE_COMPILATION_CACHE": str(cached),
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.train", *argv, "--out", str(folder)],
         cwd=ROOT,
-        env=environment,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -409,14 +392,14 @@ def newest_checkpoint(folder):
     return max(map(int, names), default=0)
 
 
-def kill_and_resume(tmp_path, settings, signals, rng, compiled=None):
+def kill_and_resume(tmp_path, settings, signals, rng, cached):
     """Kills a run at random moments; compares its end with an undisturbed one."""
     settings = (*DIGITS, *settings)
-    finish(start(tmp_path / "whole", *settings, compiled=compiled))
+    finish(start(tmp_path / "whole", *settings, cached=cached))
     last = newest_checkpoint(tmp_path / "whole")
     reached = 0
     for number in signals:
-        process = start(tmp_path / "killed", *settings, compiled=compiled)
+        process = start(tmp_path / "killed", *settings, cached=cached)
         while newest_checkpoint(tmp_path / "killed") <= reached:
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
@@ -426,7 +409,7 @@ def kill_and_resume(tmp_path, settings, signals, rng, compiled=None):
         assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM), output
         reached = newest_checkpoint(tmp_path / "killed")
         assert reached < last
-    output = finish(start(tmp_path / "killed", *settings, compiled=compiled))
+    output = finish(start(tmp_path / "killed", *settings, cached=cached))
     assert "continues at epoch" in output
     assert_same(arrays(tmp_path / "whole"), arrays(tmp_path / "killed"))
     assert_same(
@@ -444,10 +427,11 @@ GDW_STEPS = (
 )
 
 
-def test_killed_runs_end_with_the_same_bits(tmp_path, compiled):
+def test_killed_runs_end_with_the_same_bits(tmp_path):
+    """All processes run the same compiled programs; below, each compiles its own."""
     signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)
-    settings = (*GDW_STEPS, "--epochs", "20", "--eval-every", "10")
-    kill_and_resume(tmp_path, settings, signals, random.Random(0), compiled)
+    settings = (*GDW_STEPS, "--epochs", "7", "--eval-every", "5")
+    kill_and_resume(tmp_path, settings, signals, random.Random(0), cached=True)
 
 
 @pytest.mark.slow
@@ -455,10 +439,10 @@ def test_killed_runs_end_with_the_same_bits(tmp_path, compiled):
 def test_runs_killed_often_end_with_the_same_bits(weighting, tmp_path):
     signals = [signal.SIGKILL] * 8
     settings = (*GDW_STEPS, "--method.weighting", weighting, "--epochs", "150")
-    kill_and_resume(tmp_path, settings, signals, random.Random(1))
+    kill_and_resume(tmp_path, settings, signals, random.Random(1), cached=False)
 
 
-def test_two_processes_give_the_numbers_of_one(tmp_path, compiled):
+def test_two_processes_give_the_numbers_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

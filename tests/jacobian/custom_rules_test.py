@@ -10,7 +10,7 @@ import ltjax
 from ltjax.jacobian._calls import backward
 from ltjax.jacobian._jaxpr import trace
 from ltjax.jacobian._linearity import LINEAR, NONLINEAR, UNKNOWN, ZERO, linearity
-from tests.jacobian.reference import array, assert_products
+from tests.jacobian.reference import array, assert_products, jacobian
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -37,8 +37,7 @@ def test_operands_that_the_rule_reaches(fun):
         z = x @ w
         return jnp.sum(fun(z, jnp.round(z)) ** 2, 1)
 
-    _, jac = ltjax.linearize(losses_fn, w)
-    assert jac.method == "intercept"
+    assert jacobian(losses_fn, w).method == "intercept"
     assert_products(losses_fn, w)
 
 
@@ -128,8 +127,7 @@ def test_rule_that_sends_cotangents_to_other_examples():
         z = x @ w
         return jnp.sum(straight_through(z[::-1], z) ** 2, 1)
 
-    _, jac = ltjax.linearize(losses_fn, w)
-    assert jac.method == "linearize"
+    assert jacobian(losses_fn, w).method == "linearize"
     assert_products(losses_fn, w)
 
 
@@ -157,8 +155,7 @@ def test_shared_cotangents_reach_examples(wrap):
     def losses_fn(w):
         return jnp.sum(wrap(inner)(x @ w) ** 2, 1)
 
-    _, jac = ltjax.linearize(losses_fn, w)
-    assert jac.method == "linearize"
+    assert jacobian(losses_fn, w).method == "linearize"
     assert_products(losses_fn, w)
 
 
@@ -185,17 +182,27 @@ def test_rules_that_are_not_linear_are_refused(back, nested):
     with pytest.raises(
         ValueError, match=r"not linear in its cotangents.*custom_vjp_call"
     ):
-        ltjax.linearize(losses_fn, w)
-    _, jac = ltjax.linearize(losses_fn, w, method="linearize")
+        jacobian(losses_fn, w)
     weights = jnp.arange(1.0, B + 1)
-    expected = jax.vjp(losses_fn, w)[1](weights)[0]
-    np.testing.assert_allclose(jac.vjp(weights), expected, rtol=1e-12)
-    rows = jax.jacrev(losses_fn)(w).reshape(B, -1)
-    norms = jac.norms(definition="row")
+
+    @jax.jit
+    def products(w):
+        _, jac = ltjax.linearize(losses_fn, w, method="linearize")
+        before, norms = jac.vjp(weights), jac.norms(definition="row")
+        with pytest.raises(ValueError, match="jvp is not possible here"):
+            jac.jvp(w)
+        return before, norms, jac.vjp(weights)
+
+    @jax.jit
+    def reference(w):
+        return jax.vjp(losses_fn, w)[1](weights)[0], jax.jacrev(losses_fn)(w)
+
+    before, norms, after = products(w)
+    expected, rows = reference(w)
+    np.testing.assert_allclose(before, expected, rtol=1e-12)
+    np.testing.assert_allclose(after, expected, rtol=1e-12)
+    rows = np.reshape(rows, (B, -1))
     np.testing.assert_allclose(norms, np.linalg.norm(rows, axis=1), rtol=1e-10)
-    with pytest.raises(ValueError, match="jvp is not possible here"):
-        jac.jvp(w)
-    np.testing.assert_allclose(jac.vjp(weights), expected, rtol=1e-12)
 
 
 def test_a_rule_that_is_not_linear_does_not_matter_where_no_parameter_is():
@@ -279,7 +286,7 @@ def test_auxiliary_loss_added_by_a_rule_is_refused():
     add.defvjp(lambda y, aux: (y, None), lambda _, g: (g, jnp.ones(())))
     x, w = array(1, B, 3), array(2, 3, 3)
     with pytest.raises(ValueError, match="part of the losses"):
-        ltjax.linearize(lambda w: jnp.sum(add(x @ w, 0.1 * jnp.sum(w**2)) ** 2, 1), w)
+        jacobian(lambda w: jnp.sum(add(x @ w, 0.1 * jnp.sum(w**2)) ** 2, 1), w)
 
 
 def test_parameters_inside_a_rule_have_products_by_transposition():
@@ -293,8 +300,7 @@ def test_parameters_inside_a_rule_have_products_by_transposition():
     def losses_fn(w):
         return jnp.sum(jnp.tanh(dense(jnp.tanh(dense(x, w)), w)) ** 2, 1)
 
-    _, jac = ltjax.linearize(losses_fn, w)
-    assert "custom_vjp of parameters" in jac.reason
+    assert "custom_vjp of parameters" in jacobian(losses_fn, w).reason
     assert_products(losses_fn, w)
 
 

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 import ltjax
-from tests.jacobian.reference import array, assert_products
+from tests.jacobian.reference import array, assert_products, jacobian
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -79,7 +79,7 @@ STATISTICS = {
 @pytest.mark.parametrize("net", STATISTICS.values(), ids=STATISTICS)
 def test_frozen_rows_are_those_with_stopped_gradients(net):
     losses_fn = net(lambda m: m)
-    assert ltjax.linearize(losses_fn, _params())[1].method == "linearize"
+    assert jacobian(losses_fn, _params()).method == "linearize"
     assert_products(losses_fn, _params())
     assert_products(
         losses_fn, _params(), rows_of=net(lax.stop_gradient), definition="frozen"
@@ -89,14 +89,20 @@ def test_frozen_rows_are_those_with_stopped_gradients(net):
 @pytest.mark.parametrize("net", STATISTICS.values(), ids=STATISTICS)
 def test_attributed_rows_add_up_to_the_gradient(net):
     losses_fn, params = net(lambda m: m), _params()
-    _, jac = ltjax.linearize(losses_fn, params)
-    for name in params:
-        direction = {k: v if k == name else 0 * v for k, v in params.items()}
-        dots = jac.jvp(direction, definition="attribution")
-        gradient = jax.grad(lambda p: losses_fn(p).sum())(params)
-        np.testing.assert_allclose(
-            dots.sum(), jnp.vdot(gradient[name], params[name]), rtol=1e-9, atol=1e-9
-        )
+
+    @jax.jit
+    def dots(params):
+        _, jac = ltjax.linearize(losses_fn, params)
+        alone = {
+            name: {k: v if k == name else 0 * v for k, v in params.items()}
+            for name in params
+        }
+        return {k: jac.jvp(v, definition="attribution") for k, v in alone.items()}
+
+    gradient = jax.jit(jax.grad(lambda p: losses_fn(p).sum()))(params)
+    for name, found in dots(params).items():
+        expected = np.vdot(gradient[name], params[name])
+        np.testing.assert_allclose(np.sum(found), expected, rtol=1e-9, atol=1e-9)
 
 
 def _wrapped(wrap):
@@ -154,11 +160,10 @@ CANNOT = {
 @pytest.mark.parametrize("definition", ["frozen", "attribution"])
 def test_what_cannot_be_told_is_refused_by_name(wrap, definition):
     losses_fn, params = _wrapped(wrap), _params()
-    _, jac = ltjax.linearize(losses_fn, params)
     with pytest.raises(ValueError, match=r"cannot be told here.*stop_gradient"):
-        jac.norms(definition=definition)
+        jacobian(losses_fn, params, lambda jac: jac.norms(definition=definition))
     with pytest.raises(ValueError, match=r"cannot be told here.*stop_gradient"):
-        jac.jvp(params, definition=definition)
+        jacobian(losses_fn, params, lambda jac: jac.jvp(params, definition=definition))
     if wrap is not _own_rule:
         assert_products(losses_fn, params)
 
@@ -172,10 +177,9 @@ def test_a_layout_that_is_not_followed_is_refused():
         g = merged.reshape(3, B, 2).swapaxes(0, 1)
         return jnp.sum((h + g) ** 2, (1, 2))
 
-    _, jac = ltjax.linearize(losses_fn, p)
-    for definition in ("frozen", "attribution"):
+    for name in ("frozen", "attribution"):
         with pytest.raises(ValueError, match=r"examples meet in reshape"):
-            jac.norms(definition=definition)
+            jacobian(losses_fn, p, lambda jac, name=name: jac.norms(definition=name))
     assert_products(losses_fn, p)
 
 
@@ -198,10 +202,9 @@ def _looked_up(p):
 @pytest.mark.parametrize("losses_fn", [_elementwise, _recomputed, _looked_up])
 @pytest.mark.parametrize("definition", ["frozen", "attribution"])
 def test_statistics_of_values_of_their_own_are_refused(losses_fn, definition):
-    _, jac = ltjax.linearize(losses_fn, _params())
     with pytest.raises(ValueError, match="may be a batch statistic or not"):
-        jac.norms(definition=definition)
-    assert "examples are independent" not in jac.reason
+        jacobian(losses_fn, _params(), lambda jac: jac.norms(definition=definition))
+    assert "examples are independent" not in jacobian(losses_fn, _params()).reason
     assert_products(losses_fn, _params())
 
 
@@ -252,9 +255,9 @@ def test_statistics_with_parameters_of_their_own_are_not_attributed():
     assert_products(
         net(lambda m: m), params, rows_of=net(lax.stop_gradient), definition="frozen"
     )
-    _, jac = ltjax.linearize(net(lambda m: m), params)
+    attributed = lambda jac: jac.norms(definition="attribution")  # noqa: E731
     with pytest.raises(ValueError, match="parameters enter the statistic"):
-        jac.norms(definition="attribution")
+        jacobian(net(lambda m: m), params, attributed)
 
 
 def test_stopped_gradients_make_frozen_rows_the_rows():

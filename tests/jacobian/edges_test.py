@@ -110,11 +110,20 @@ def test_modulated_kernels_of_single_examples():
         return jnp.sum(y**2)
 
     p = array(3, 3, 2, 2)
-    _, jac = ltjax.linearize_examples(loss_fn, p, batch)
-    rows = jax.vmap(jax.grad(loss_fn), (None, 0))(p, batch)
-    expected = np.linalg.norm(np.asarray(rows).reshape(B, -1), axis=1)
-    np.testing.assert_allclose(jac.norms(), expected, rtol=1e-10)
-    np.testing.assert_allclose(jac.dense(), rows, rtol=1e-9, atol=1e-12)
+
+    @jax.jit
+    def both(p):
+        _, jac = ltjax.linearize_examples(loss_fn, p, batch)
+        return (
+            jac.norms(),
+            jac.dense(),
+            jax.vmap(jax.grad(loss_fn), (None, 0))(p, batch),
+        )
+
+    norms, dense, rows = both(p)
+    expected = np.linalg.norm(np.reshape(rows, (B, -1)), axis=1)
+    np.testing.assert_allclose(norms, expected, rtol=1e-10)
+    np.testing.assert_allclose(dense, rows, rtol=1e-9, atol=1e-12)
 
 
 def _data(batch=16):
@@ -153,7 +162,7 @@ def _rows_apart(w, x, direction):
 @pytest.mark.parametrize("check_vma", [False, True])
 def test_inside_shard_map(products, check_vma, eight_devices):
     w, x = _data()
-    expected = products(w, x, w)
+    expected = jax.jit(products)(w, x, w)
     rows, everywhere = P("data"), P()
     sharded = jax.jit(
         jax.shard_map(
@@ -182,7 +191,7 @@ def test_inside_shard_map(products, check_vma, eight_devices):
 @pytest.mark.parametrize("products", [_products, _rows_apart])
 def test_explicit_mesh_axes(products):
     w, x = _data()
-    expected = products(w, x, w)
+    expected = jax.jit(products)(w, x, w)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
         put = lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec))  # noqa: E731

@@ -1,5 +1,6 @@
 """Interception against dense rows, on models of every kind, in float64."""
 
+import functools
 import re
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 from jax import lax
 
 import ltjax
+from tests.jacobian.reference import jacobian
 
 B, CLASSES = 4, 3
 
@@ -434,7 +436,7 @@ def test_interception_can_be_asked_for_within_a_scan():
 def test_coupled_function_cannot_be_intercepted():
     losses_fn, params = batch_norm()
     with pytest.raises(ValueError, match=r"'intercept' is impossible.*reduce_sum"):
-        ltjax.linearize(losses_fn, params, method="intercept")
+        jacobian(losses_fn, params, method="intercept")
 
 
 @pytest.mark.usefixtures("x64")
@@ -453,9 +455,9 @@ def test_backward_rule_that_mixes_examples_is_noticed():
         return h
 
     centred.defvjp(lambda h: (h, None), lambda _, d: (d - d.mean(0, keepdims=True),))
-    _, jac = ltjax.linearize(lambda w: centred(x @ w).sum(1), _array(2, 5, 3))
-    assert jac.method == "linearize"
-    assert "custom_vjp" in jac.reason
+    told = jacobian(lambda w: centred(x @ w).sum(1), _array(2, 5, 3))
+    assert told.method == "linearize"
+    assert "custom_vjp" in told.reason
 
 
 @pytest.mark.usefixtures("x64")
@@ -469,9 +471,14 @@ def test_forward_rule_that_mixes_examples_is_noticed():
     centred.defjvp(lambda h, t: (h[0], t[0] - t[0].mean(0, keepdims=True)))
     w = _array(2, 5, 3)
     losses_fn = lambda w: jnp.square(centred(x @ w)).sum(1)  # noqa: E731
-    _, jac = ltjax.linearize(losses_fn, w)
-    assert jac.method == "linearize"
-    np.testing.assert_allclose(jac.dense(), jax.jacrev(losses_fn)(w), atol=1e-12)
+
+    @jax.jit
+    def both(w):
+        _, jac = ltjax.linearize(losses_fn, w)
+        assert jac.method == "linearize"
+        return jac.dense(), jax.jacrev(losses_fn)(w)
+
+    np.testing.assert_allclose(*both(w), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -498,13 +505,17 @@ def test_mixing_is_never_taken_for_independence(mix):
         h = jnp.tanh(x @ w)
         return (h + mix(h)).sum(1)
 
-    _, jac = ltjax.linearize(losses_fn, w)
-    assert jac.method == "linearize"
     v = _array(3, 5, B).astype(jnp.float32)
-    expected = jax.jvp(losses_fn, (w,), (v,))[1]
-    np.testing.assert_allclose(jac.jvp(v), expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="norms needs a definition"):
-        jac.norms()
+
+    @jax.jit
+    def both(w, v):
+        _, jac = ltjax.linearize(losses_fn, w)
+        assert jac.method == "linearize"
+        with pytest.raises(ValueError, match="norms needs a definition"):
+            jac.norms()
+        return jac.jvp(v), jax.jvp(losses_fn, (w,), (v,))[1]
+
+    np.testing.assert_allclose(*both(w, v), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("x64")
@@ -578,34 +589,38 @@ def test_definitions_of_coupled_rows():
     for name in ("frozen", "attribution"):
         assert np.abs(found[name][1][1] - exact).max() > 1e-3
 
-    _, jac = ltjax.linearize(losses_fn, params)
     with pytest.raises(ValueError, match=r"needs a definition here \(examples influ"):
-        jac.norms()
+        jacobian(losses_fn, params, lambda jac: jac.norms())
     with pytest.raises(ValueError, match=r"definition must be one of 'row'.*'ghost'"):
-        jac.jvp(v, definition="ghost")
+        jacobian(losses_fn, params, lambda jac: jac.jvp(v, definition="ghost"))
 
 
 def test_definitions_agree_for_independent_examples():
     losses_fn, params = mlp()
-    _, jac = ltjax.linearize(losses_fn, params)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def products(params, definition):
+        _, jac = ltjax.linearize(losses_fn, params)
+        return jac.norms(definition=definition), jac.jvp(params, definition=definition)
+
     for name in ("row", "frozen", "attribution"):
-        np.testing.assert_allclose(jac.norms(definition=name), jac.norms())
-        np.testing.assert_allclose(jac.jvp(params, definition=name), jac.jvp(params))
+        for got, expected in zip(
+            products(params, name), products(params, None), strict=True
+        ):
+            np.testing.assert_allclose(got, expected)
 
 
 def test_definitions_need_losses_and_proofs():
     logits_fn = lambda w: _array(1, B, 5).astype(w.dtype) @ w  # noqa: E731
     w = _array(2, 5, 3)
-    _, jac = ltjax.linearize(logits_fn, w)
-    assert "outputs have shape (4, 3)" in jac.reason
+    assert "outputs have shape (4, 3)" in jacobian(logits_fn, w).reason
     with pytest.raises(
         ValueError, match=r"'frozen' cannot be told here: losses of shape"
     ):
-        jac.jvp(w, definition="frozen")
-    losses_fn, params = solve()
-    _, jac = ltjax.linearize(losses_fn, params)
+        jacobian(logits_fn, w, lambda jac: jac.jvp(w, definition="frozen"))
+    attributed = lambda jac: jac.norms(definition="attribution")  # noqa: E731
     with pytest.raises(ValueError, match=r"'attribution' cannot be told.*linear_solve"):
-        jac.norms(definition="attribution")
+        jacobian(*solve(), attributed)
 
 
 WRAPPED_WHOLE = {
@@ -638,7 +653,7 @@ def test_statistics_of_the_first_layer_are_found_in_control_flow(wrap, concrete)
         def losses_fn(p):
             return _cross_entropy(wrap(body)(p))
 
-        rows = jax.tree.leaves(jax.jacrev(losses_fn)(params))
+        rows = jax.tree.leaves(jax.jit(jax.jacrev(losses_fn))(params))
         expected = sum(jnp.square(r).reshape(B, -1).sum(1) for r in rows)
         _, jac = ltjax.linearize(losses_fn, params)
         return jac.norms(definition=definition), jnp.sqrt(expected)
@@ -663,12 +678,16 @@ def test_products_inside_cond_leave_nothing_behind():
         norms = lax.cond(on, lambda: jac.norms(), lambda: jnp.zeros(B))
         return dots, norms, jac.vjp(jnp.ones(B))
 
-    dots, norms, gradient = step(params, True)
-    _, jac = ltjax.linearize(losses_fn, params)
-    np.testing.assert_allclose(dots, jac.jvp(params), rtol=1e-5)
-    np.testing.assert_allclose(norms, jac.norms(), rtol=1e-5)
-    expected = jax.grad(lambda p: losses_fn(p).sum())(params)
-    for x, y in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
+    @jax.jit
+    def plain(params):
+        _, jac = ltjax.linearize(losses_fn, params)
+        gradient = jax.grad(lambda p: losses_fn(p).sum())(params)
+        return jac.jvp(params), jac.norms(), gradient
+
+    *products, gradient = step(params, True)
+    *expected, total = plain(params)
+    np.testing.assert_allclose(products, expected, rtol=1e-5)
+    for x, y in zip(jax.tree.leaves(gradient), jax.tree.leaves(total), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
@@ -681,11 +700,18 @@ def test_examples_mapped_one_by_one_are_intercepted():
         logits = jax.nn.relu(x @ p["w"] + p["b"]) @ p["v"]
         return optax.softmax_cross_entropy_with_integer_labels(logits, y)
 
-    losses, jac = ltjax.linearize_examples(loss_fn, params, (x, _labels()))
-    assert jac.method == "intercept"
-    np.testing.assert_allclose(losses, losses_fn(params), rtol=1e-5)
-    _, batched = ltjax.linearize(losses_fn, params)
-    np.testing.assert_allclose(jac.norms(), batched.norms(), rtol=1e-5)
+    @jax.jit
+    def mapped(params):
+        losses, jac = ltjax.linearize_examples(loss_fn, params, (x, _labels()))
+        assert jac.method == "intercept"
+        return losses, jac.norms()
+
+    @jax.jit
+    def batched(params):
+        losses, jac = ltjax.linearize(losses_fn, params)
+        return losses, jac.norms()
+
+    np.testing.assert_allclose(mapped(params), batched(params), rtol=1e-5)
 
 
 def _flops(fun, *args):
@@ -736,15 +762,17 @@ def test_definitions_agree_for_examples_that_cannot_be_intercepted(x64):
         step = lambda h, _: (jnp.tanh(p @ h), None)  # noqa: E731
         return jax.lax.scan(step, example, length=4)[0].sum()
 
-    _, jac = ltjax.linearize_examples(loss_fn, params, x)
-    assert jac.method == "linearize"
-    expected = jax.vmap(jax.grad(loss_fn), (None, 0))(params, x)
-    for definition in (None, "row", "frozen", "attribution"):
-        np.testing.assert_allclose(
-            jac.norms(definition=definition),
-            np.linalg.norm(expected.reshape(4, -1), axis=1),
-            rtol=1e-10,
-        )
+    @jax.jit
+    def norms(params):
+        _, jac = ltjax.linearize_examples(loss_fn, params, x)
+        assert jac.method == "linearize"
+        definitions = (None, "row", "frozen", "attribution")
+        return [jac.norms(definition=definition) for definition in definitions]
+
+    rows = jax.jit(jax.vmap(jax.grad(loss_fn), (None, 0)))(params, x)
+    expected = np.linalg.norm(rows.reshape(4, -1), axis=1)
+    for found in norms(params):
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -758,9 +786,11 @@ def test_stacks_keep_examples_apart(x64, axis):
         first, _, last = jnp.unstack(jnp.sin(stacked), axis=axis)
         return (first * last).sum(1)
 
-    _, jac = ltjax.linearize(losses_fn, params, method="intercept")
-    expected = jax.jacrev(losses_fn)(params)
-    for got, rows in zip(
-        jax.tree.leaves(jac.dense()), jax.tree.leaves(expected), strict=True
-    ):
+    @jax.jit
+    def both(params):
+        _, jac = ltjax.linearize(losses_fn, params, method="intercept")
+        return jac.dense(), jax.jacrev(losses_fn)(params)
+
+    found, expected = map(jax.tree.leaves, both(params))
+    for got, rows in zip(found, expected, strict=True):
         np.testing.assert_allclose(got, rows, rtol=1e-10, atol=1e-12)

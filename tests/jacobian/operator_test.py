@@ -1,5 +1,7 @@
 """The Jacobian as an operator: any parameters, any context, one forward pass."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -57,11 +59,16 @@ def _coupled(params):
 
 def _rows(fun, params):
     """Dense rows, one plain backward pass each."""
+    return _outputs_and_rows(fun, params)[1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _outputs_and_rows(fun, params):
     outputs, vjp = jax.vjp(fun, params)
-    basis = np.eye(outputs.size, dtype=outputs.dtype)
-    rows = [vjp(jnp.asarray(e).reshape(outputs.shape))[0] for e in basis]
-    return jax.tree.map(
-        lambda *r: np.stack(r).reshape(*outputs.shape, *r[0].shape), *rows
+    basis = jnp.eye(outputs.size, dtype=outputs.dtype)
+    rows = lax.map(lambda e: vjp(e.reshape(outputs.shape))[0], basis)
+    return outputs, jax.tree.map(
+        lambda r: r.reshape(*outputs.shape, *r.shape[1:]), rows
     )
 
 
@@ -82,7 +89,7 @@ def _norms(rows, ndim=1):
 
 def _check(fun, params, tolerance, method="auto", ndim=1):
     """All products against dense rows."""
-    rows = _rows(fun, params)
+    expected, rows = _outputs_and_rows(fun, params)
     direction = jax.tree.map(lambda p: _array(p.size, *p.shape).astype(p.dtype), params)
 
     @jax.jit
@@ -103,7 +110,7 @@ def _check(fun, params, tolerance, method="auto", ndim=1):
     chex.assert_trees_all_equal_shapes_and_dtypes(gradient, params)
     assert dots.dtype == outputs.dtype
     close = {"rtol": tolerance, "atol": tolerance}
-    np.testing.assert_allclose(outputs, fun(params), **close)
+    np.testing.assert_allclose(outputs, expected, **close)
     np.testing.assert_allclose(dots, _dots(rows, direction), **close)
     np.testing.assert_allclose(norms, _norms(rows, ndim), **close)
     chex.assert_trees_all_close(dense, rows, **close)
@@ -121,15 +128,19 @@ def test_any_tree_in_float32_and_bfloat16(dtype, tolerance, method):
     params = _tree(dtype)
     if dtype == jnp.bfloat16:
         rows = _rows(_losses, params)
-        _, jac = ltjax.linearize(_losses, params, method=method)
-        dots = jac.jvp(params)
+
+        @jax.jit
+        def products(params):
+            _, jac = ltjax.linearize(_losses, params, method=method)
+            return jac.jvp(params), jac.norms(), jac.vjp(jnp.ones(B, dtype))
+
+        dots, norms, gradient = products(params)
         assert dots.dtype == jnp.bfloat16
         np.testing.assert_allclose(
             dots.astype(np.float32), _dots(rows, params), atol=tolerance
         )
-        assert jac.norms().dtype == jnp.float32
-        np.testing.assert_allclose(jac.norms(), _norms(rows), atol=tolerance)
-        gradient = jac.vjp(jnp.ones(B, dtype))
+        assert norms.dtype == jnp.float32
+        np.testing.assert_allclose(norms, _norms(rows), atol=tolerance)
         chex.assert_trees_all_equal_shapes_and_dtypes(gradient, params)
     else:
         _check(_losses, params, tolerance, method)
@@ -179,17 +190,22 @@ def test_batch_norm_in_training():
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, _labels())
         return losses, new
 
+    @jax.jit
+    def products(params):
+        losses, jac, new = ltjax.linearize(losses_fn, params, has_aux=True)
+        assert jac.method == "linearize"
+        norms = jac.norms(definition="row", chunk_size=3)
+        return losses, new, jac.jvp(params), norms, jac.vjp(losses)
+
     params = variables["params"]
-    losses, jac, new = ltjax.linearize(losses_fn, params, has_aux=True)
-    assert jac.method == "linearize"
-    _, expected = losses_fn(params)
+    losses, new, dots, norms, gradient = products(params)
+    _, expected = jax.jit(losses_fn)(params)
     chex.assert_trees_all_close(new, expected, rtol=1e-5)
     rows = _rows(lambda p: losses_fn(p)[0], params)
-    np.testing.assert_allclose(jac.jvp(params), _dots(rows, params), atol=1e-5)
-    norms = jac.norms(definition="row", chunk_size=3)
+    np.testing.assert_allclose(dots, _dots(rows, params), atol=1e-5)
     np.testing.assert_allclose(norms, _norms(rows), rtol=1e-4)
     chex.assert_trees_all_close(
-        jac.vjp(losses),
+        gradient,
         jax.tree.map(lambda r: np.tensordot(losses, r, 1), rows),
         atol=1e-4,
     )
@@ -219,10 +235,13 @@ def test_nnx_state_with_statistics():
         losses, jac, new = ltjax.linearize(losses_fn, params, has_aux=True)
         return jac.vjp(losses), new
 
+    def plain(params):
+        losses, vjp, new = jax.vjp(losses_fn, params, has_aux=True)
+        return vjp(losses)[0], new
+
     gradient, new = jax.jit(step)(params)
-    losses, expected = losses_fn(params)
+    exact, expected = jax.jit(plain)(params)
     chex.assert_trees_all_close(new, expected, rtol=1e-5)
-    exact = jax.vjp(lambda p: losses_fn(p)[0], params)[1](losses)[0]
     chex.assert_trees_all_close(gradient, exact, rtol=1e-4, atol=1e-6)
 
 
@@ -248,7 +267,7 @@ def test_under_vmap_and_scan(x64, fun):
         losses, jac = ltjax.linearize(fun, p)
         return jac.vjp(jac.jvp(p) / jac.norms(definition="row")), losses
 
-    expected = [step(p) for p in params]
+    expected = [jax.jit(step)(p) for p in params]
     expected = jax.tree.map(lambda *x: jnp.stack(x), *expected)
     chex.assert_trees_all_close(
         jax.jit(jax.vmap(step))(stacked), expected, rtol=1e-10, atol=1e-12
@@ -314,24 +333,43 @@ def test_norms_of_a_subset():
     rows = _rows(_losses, params)
     mask = {"layers": [True, False], "scale": False, "nothing": None}
     for method in ("auto", "linearize"):
-        _, jac = ltjax.linearize(_losses, params, method=method)
-        expected = _norms(rows["layers"][0])
-        np.testing.assert_allclose(jac.norms(mask=mask), expected, rtol=1e-5)
-        np.testing.assert_allclose(jac.norms(mask=False), np.zeros(B))
+
+        @jax.jit
+        def norms(params, method=method):
+            _, jac = ltjax.linearize(_losses, params, method=method)
+            return jac.norms(mask=mask), jac.norms(mask=False)
+
+        some, none = norms(params)
+        np.testing.assert_allclose(some, _norms(rows["layers"][0]), rtol=1e-5)
+        np.testing.assert_allclose(none, np.zeros(B))
+
+
+def test_bad_masks_are_named():
+    def norms(mask):
+        jax.eval_shape(
+            lambda p: ltjax.linearize(_losses, p)[1].norms(mask=mask), _tree()
+        )
+
     with pytest.raises(TypeError, match="mask must hold Python booleans, got 1"):
-        jac.norms(mask={"layers": 1, "scale": True, "nothing": None})
+        norms({"layers": 1, "scale": True, "nothing": None})
     with pytest.raises(ValueError, match="mask must have the structure of params"):
-        jac.norms(mask={"scale": True})
+        norms({"scale": True})
 
 
 def test_materialised_rows_behave_alike():
     params = _tree()
-    losses, jac = ltjax.linearize(_losses, params)
-    held = ltjax.Jacobian.from_rows(jac.dense(), params, (B,))
-    assert held.method == "rows"
-    np.testing.assert_allclose(held.jvp(params), jac.jvp(params), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(held.norms(), jac.norms(), rtol=1e-5)
-    chex.assert_trees_all_close(held.vjp(losses), jac.vjp(losses), rtol=1e-4, atol=1e-6)
+
+    @jax.jit
+    def products(params):
+        losses, jac = ltjax.linearize(_losses, params)
+        held = ltjax.Jacobian.from_rows(jac.dense(), params, (B,))
+        assert held.method == "rows"
+        return [(j.jvp(params), j.norms(), j.vjp(losses)) for j in (held, jac)]
+
+    held, jac = products(params)
+    np.testing.assert_allclose(held[0], jac[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(held[1], jac[1], rtol=1e-5)
+    chex.assert_trees_all_close(held[2], jac[2], rtol=1e-4, atol=1e-6)
 
 
 def test_averaged_gradient_is_refused():
@@ -467,7 +505,7 @@ def test_sharded_dense_model_equals_one_device():
         losses, jac = ltjax.linearize(lambda p: _losses(p, x), params)
         return jac.jvp(params), jac.vjp(losses), jac.norms(), jac.dense()
 
-    rows = _rows(_losses, params)
+    losses, rows = _outputs_and_rows(_losses, params)
     mesh = _mesh()
     sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
     replicated = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
@@ -475,7 +513,6 @@ def test_sharded_dense_model_equals_one_device():
     np.testing.assert_allclose(dots, _dots(rows, params), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(norms, _norms(rows), rtol=1e-4)
     chex.assert_trees_all_close(dense, rows, rtol=1e-4, atol=1e-5)
-    losses = _losses(params)
     expected = jax.tree.map(lambda r: np.tensordot(losses, r, 1), rows)
     chex.assert_trees_all_close(gradient, expected, rtol=1e-4, atol=1e-5)
 
@@ -565,4 +602,4 @@ BAD_CALLS = {
 def test_bad_calls_are_named(case):
     call, error, message = BAD_CALLS[case]
     with pytest.raises(error, match=message):
-        call()
+        jax.eval_shape(call)

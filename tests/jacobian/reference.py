@@ -1,6 +1,7 @@
 """All products of a Jacobian against dense rows from plain JAX."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +15,39 @@ QUICKLY = {
 }
 
 
+class Told(NamedTuple):
+    """How products are computed, and why so."""
+
+    method: str
+    reason: str
+
+
+def jacobian(losses_fn, params, use=None, **options):
+    """Traces the Jacobian, and what ``use`` does with it; nothing is computed."""
+    found = []
+
+    def run(params):
+        losses, jac = ltjax.linearize(losses_fn, params, **options)
+        found.append(Told(jac.method, jac.reason))
+        return losses if use is None else use(jac)
+
+    jax.eval_shape(run, params)
+    return found[0]
+
+
+# Each program runs once.
+compiled = functools.partial(jax.jit, compiler_options=QUICKLY)
+
+
 def dense(losses_fn, params):
     """Rows ``[B, P]``."""
-    rows = jax.jacrev(losses_fn)(params)
-    batch = jax.tree.leaves(rows)[0].shape[0]
-    return np.concatenate(
-        [np.asarray(g).reshape(batch, -1) for g in jax.tree.leaves(rows)], 1
-    )
+    return side_by_side(compiled(jax.jacrev(losses_fn))(params))
+
+
+def side_by_side(rows):
+    """A tree of rows ``[B, ...]`` as ``[B, P]``."""
+    leaves = [np.asarray(g) for g in jax.tree.leaves(rows)]
+    return np.concatenate([g.reshape(len(g), -1) for g in leaves], 1)
 
 
 def random_like(params, seed=0):
@@ -39,13 +66,15 @@ def assert_products(
     losses_fn, params, *, rows_of=None, definition=None, tolerance=1e-9, method="auto"
 ):
     """Holds every product, in several orders, to the rows of ``rows_of``."""
-    rows = dense(rows_of or losses_fn, params)
+    expected, rows = compiled(
+        lambda p: (losses_fn(p), jax.jacrev(rows_of or losses_fn)(p))
+    )(params)
+    rows = side_by_side(rows)
     direction = random_like(params)
     weights = np.linspace(-1, 1, len(rows))
     own = "row" if definition is None else definition
 
-    # Compiled quickly: each program runs once.
-    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    @compiled
     def products(params):
         losses, jac = ltjax.linearize(losses_fn, params, method=method)
         w = jnp.asarray(weights, losses.dtype)
@@ -57,15 +86,14 @@ def assert_products(
 
     losses, before, dots, norms, after, whole = products(params)
     close = {"rtol": tolerance, "atol": tolerance}
-    np.testing.assert_allclose(losses, losses_fn(params), **close)
+    np.testing.assert_allclose(losses, expected, **close)
     np.testing.assert_allclose(dots, rows @ flat(direction), **close)
     np.testing.assert_allclose(after[1], dots, **close)
     np.testing.assert_allclose(norms, np.linalg.norm(rows, axis=1), **close)
     if rows_of is None:
         for gradient in (before, after[0]):
             np.testing.assert_allclose(flat(gradient), weights @ rows, **close)
-        leaves = [np.asarray(g).reshape(len(rows), -1) for g in jax.tree.leaves(whole)]
-        np.testing.assert_allclose(np.concatenate(leaves, 1), rows, **close)
+        np.testing.assert_allclose(side_by_side(whole), rows, **close)
 
 
 def array(seed, *shape, dtype=None):

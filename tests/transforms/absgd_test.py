@@ -1,5 +1,6 @@
 """ABSGD against the released code's numbers and its equations in float64."""
 
+import functools
 import pathlib
 
 import chex
@@ -18,15 +19,27 @@ def cross_entropy(z, y):
     return optax.softmax_cross_entropy_with_integer_labels(z, y)
 
 
-def run(tx, losses_fns, params):
-    """Updates and states of one step per function, parameters fixed."""
-    state, out = tx.init(params), []
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def step(tx, losses_fn, state, params, batch):
+    losses, jac = ltjax.linearize(lambda p: losses_fn(p, batch), params)
+    return tx.update(jac, state, params, losses=losses)
 
-    for losses_fn in losses_fns:
-        losses, jac = ltjax.linearize(losses_fn, params)
-        updates, state = tx.update(jac, state, params, losses=losses)
+
+def run(tx, losses_fn, params, batches):
+    """Updates and states of one step per batch, parameters fixed."""
+    state, out = tx.init(params), []
+    for batch in batches:
+        updates, state = step(tx, losses_fn, state, params, batch)
         out.append((updates, state))
     return out
+
+
+def two_losses(params, batch):
+    """Of one parameter each."""
+    return batch + params
+
+
+TWO = jnp.array([0.0, 3.0])
 
 
 @pytest.mark.parametrize("temperature", ["0.5", "5.0", "-2.0"])
@@ -52,10 +65,15 @@ def test_released_code(x64, variant, temperature):
     )
     # The released SCE holds float32 constants: 1e-8 of the loss, times 1/lambda in u.
     rtol = 1e-7 if variant == "noise_sce" else 1e-12
+
+    @jax.jit
+    def step(state, z, y):
+        values, jac = ltjax.linearize(lambda z: losses(z, y), z)
+        return tx.update(jac, state, losses=values)
+
     state = tx.init(jnp.zeros((8, 5)))
     for t, (z, y) in enumerate(zip(golden["logits"], golden["labels"], strict=True)):
-        values, jac = ltjax.linearize(lambda z, y=y: losses(z, y), jnp.asarray(z))
-        updates, state = tx.update(jac, state, losses=values)
+        updates, state = step(state, z, y)
         key = f"{variant}_lam{temperature}"
         np.testing.assert_allclose(
             updates, golden[f"{key}_dlogits"][t], rtol=rtol, atol=rtol
@@ -70,19 +88,19 @@ def test_equations(x64, temperature, bias_correction):
     rng = np.random.default_rng(0)
     batches = rng.uniform(0, 4, (5, 6))
     gamma, alpha = 0.3, 0.8
+    given = {"temperature": temperature, "gamma": gamma, "alpha": alpha}
+
+    @jax.jit
+    def weights(losses, log_u, t):
+        return ltjax.absgd_weights(
+            losses, log_u, step=t, bias_correction=bias_correction, **given
+        )
+
     log_u, u = jnp.asarray(-jnp.inf), 0.0
     for t, losses in enumerate(batches, 1):
         u = (1 - gamma) * u + gamma * alpha * np.mean(np.exp(losses / temperature))
         scale = u / (1 - (1 - gamma) ** t) if bias_correction else u
-        w, log_u = ltjax.absgd_weights(
-            jnp.asarray(losses),
-            log_u,
-            temperature=temperature,
-            gamma=gamma,
-            alpha=alpha,
-            step=t,
-            bias_correction=bias_correction,
-        )
+        w, log_u = weights(jnp.asarray(losses), log_u, t)
         np.testing.assert_allclose(w, np.exp(losses / temperature) / scale, rtol=1e-12)
 
 
@@ -103,9 +121,9 @@ def test_first_step_with_bias_correction_has_mean_one_over_alpha():
 def test_large_temperature_is_plain_sgd(temperature):
     params = jnp.array([1.0, -2.0])
     target = jnp.array([[0.0, 1.0], [3.0, 2.0]])
-    losses_fn = lambda p: jnp.sum((p[None] - target) ** 2, axis=1)  # noqa: E731
-    (updates, _), *_ = run(ltjax.absgd(temperature), [losses_fn], params)
-    expected = jax.grad(lambda p: losses_fn(p).mean())(params)
+    losses_fn = lambda p, x: jnp.sum((p[None] - x) ** 2, axis=1)  # noqa: E731
+    (updates, _), *_ = run(ltjax.absgd(temperature), losses_fn, params, [target])
+    expected = jax.grad(lambda p: losses_fn(p, target).mean())(params)
     np.testing.assert_allclose(updates, expected, rtol=1e-5)
 
 
@@ -115,10 +133,10 @@ def test_extreme_losses_stay_finite(temperature, dtype):
     tx = ltjax.absgd(temperature)
     params = jnp.zeros(3, dtype)
     scales = [(0.0, 1e4, 1.0), (1e4, 1e4, 1e4), (0.0, 0.0, 0.0), (1.0, 2.0, 1e4)]
+    losses_fn = lambda p, offset: offset + p * (1 + offset)  # noqa: E731
     for scale in scales:
-        offsets = jnp.asarray(scale, dtype)
-        fns = [lambda p, o=offsets: o + p * (1 + o)] * 2
-        for updates, state in run(tx, fns, params):
+        batches = [jnp.asarray(scale, dtype)] * 2
+        for updates, state in run(tx, losses_fn, params, batches):
             chex.assert_tree_all_finite((updates, state))
             assert updates.dtype == dtype
 
@@ -161,9 +179,8 @@ def test_bad_numbers_are_named(given, match):
 
 def test_starts_at_step_with_fresh_scale():
     params = jnp.zeros(2)
-    losses_fn = lambda p: jnp.array([0.0, 3.0]) + p  # noqa: E731
-    late = run(ltjax.absgd(1.0, start_step=2), [losses_fn] * 4, params)
-    fresh = run(ltjax.absgd(1.0), [losses_fn] * 2, params)
+    late = run(ltjax.absgd(1.0, start_step=2), two_losses, params, [TWO] * 4)
+    fresh = run(ltjax.absgd(1.0), two_losses, params, [TWO] * 2)
     for updates, state in late[:2]:
         np.testing.assert_allclose(updates, [0.5, 0.5])
         assert state.log_u == -jnp.inf
@@ -175,33 +192,37 @@ def test_starts_at_step_with_fresh_scale():
 
 def test_erm_weight_adds_the_plain_gradient():
     params = jnp.zeros(2)
-    losses_fn = lambda p: jnp.array([0.0, 3.0]) + p  # noqa: E731
-    (plain, _), *_ = run(ltjax.absgd(1.0), [losses_fn], params)
-    (added, _), *_ = run(ltjax.absgd(1.0, erm_weight=0.25), [losses_fn], params)
+    (plain, _), *_ = run(ltjax.absgd(1.0), two_losses, params, [TWO])
+    (added, _), *_ = run(ltjax.absgd(1.0, erm_weight=0.25), two_losses, params, [TWO])
     np.testing.assert_allclose(added - plain, [0.125, 0.125], rtol=1e-5)
 
 
 def test_temperature_schedule_equals_constants():
     params = jnp.zeros(2)
-    losses_fn = lambda p: jnp.array([0.0, 3.0]) + p  # noqa: E731
     schedule = lambda step: jnp.where(step < 1, 4.0, 2.0)  # noqa: E731
-    scheduled = run(ltjax.absgd(schedule, gamma=1.0), [losses_fn] * 3, params)
+    scheduled = run(ltjax.absgd(schedule, gamma=1.0), two_losses, params, [TWO] * 3)
     for (updates, _), value in zip(scheduled, (4.0, 2.0, 2.0), strict=True):
-        (expected, _), *_ = run(ltjax.absgd(value, gamma=1.0), [losses_fn], params)
+        (expected, _), *_ = run(
+            ltjax.absgd(value, gamma=1.0), two_losses, params, [TWO]
+        )
         np.testing.assert_allclose(updates, expected, rtol=1e-6)
 
 
 def scheduled_weights(schedule, losses, **kwargs):
     """``[steps, B]`` weights of a schedule of temperatures."""
-    tx = ltjax.absgd(lambda step: jnp.asarray(schedule, jnp.float32)[step], **kwargs)
+    return _scheduled_weights(jnp.asarray(schedule, jnp.float32), losses, **kwargs)
 
-    @jax.jit
+
+@functools.partial(jax.jit, static_argnames=("gamma", "bias_correction"))
+def _scheduled_weights(schedule, losses, **kwargs):
+    tx = ltjax.absgd(lambda step: schedule[step], **kwargs)
+
     def step(state, batch):
         _, jac = ltjax.linearize(lambda p: batch + p, jnp.zeros(()))
         _, w, state = tx.update_with_weights(jac, state, jnp.zeros(()), losses=batch)
         return state, w
 
-    return np.stack(jax.lax.scan(step, tx.init(jnp.zeros(())), losses)[1])
+    return jax.lax.scan(step, tx.init(jnp.zeros(())), losses)[1]
 
 
 @pytest.mark.parametrize("bias_correction", [True, False])
@@ -242,11 +263,16 @@ def test_an_injected_temperature_may_change_too():
     injected = optax.inject_hyperparams(ltjax.absgd)(temperature=1000.0, gamma=0.1)
     losses = jnp.array([4.0, 6.0, 8.0])
     params = jnp.zeros(())
-    _, jac = ltjax.linearize(lambda p: losses * p, params)
+
+    @jax.jit
+    def step(state, temperature):
+        _, jac = ltjax.linearize(lambda p: losses * p, params)
+        state.hyperparams["temperature"] = temperature
+        return injected.update(jac, state, params, losses=losses)
+
     state = injected.init(params)
     for temperature in [1000.0] * 20 + [1.0]:
-        state.hyperparams["temperature"] = jnp.asarray(temperature)
-        updates, state = injected.update(jac, state, params, losses=losses)
+        updates, state = step(state, jnp.asarray(temperature))
     np.testing.assert_allclose(updates, jax.nn.softmax(losses) @ losses, rtol=1e-3)
 
 
@@ -259,14 +285,12 @@ def test_weights_carry_no_gradient():
 
 def test_dense_prediction_losses():
     params = jnp.ones((2, 2))
-    losses_fn = lambda p: jnp.arange(12.0).reshape(3, 2, 2) * p[None]  # noqa: E731
-    losses, jac = ltjax.linearize(losses_fn, params)
+    scale = jnp.arange(12.0).reshape(3, 2, 2)
+    losses_fn = lambda p, x: x * p[None]  # noqa: E731
     tx = ltjax.absgd(1.0, gamma=1.0)
-    updates, _ = tx.update(jac, tx.init(params), params, losses=losses)
-    w = jax.nn.softmax(losses.ravel()).reshape(3, 2, 2)
-    np.testing.assert_allclose(
-        updates, (w * jnp.arange(12.0).reshape(3, 2, 2)).sum(0), rtol=1e-5
-    )
+    ((updates, _),) = run(tx, losses_fn, params, [scale])
+    w = jax.nn.softmax(scale.ravel()).reshape(3, 2, 2)
+    np.testing.assert_allclose(updates, (w * scale).sum(0), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("gamma", "steps"), [(0.9, 43), (0.5, 144), (1.0, 0)])

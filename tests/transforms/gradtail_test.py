@@ -53,8 +53,9 @@ def test_extreme_gradients_leave_a_finite_state(scale, similarity):
     params = jnp.ones(2)
     rows = scale * jnp.array([[1.0, 2.0], [2.0, -1.0], [-1.0, 0.5]])
     state = tx.init(params)
+    update = jax.jit(tx.update)
     for _ in range(3):
-        updates, state = tx.update(rows, state, params)
+        updates, state = update(rows, state, params)
         chex.assert_tree_all_finite((updates, state))
 
 
@@ -72,12 +73,18 @@ def test_steps_match_numpy(x64, similarity, reference, z_score):
         reference=reference,
         z_score=z_score,
     )
+
+    @jax.jit
+    def step(params, state):
+        _, jac = ltjax.linearize(losses_fn, params)
+        return tx.update(jac.dense(), state, params)
+
+    dense = jax.jit(jax.jacrev(losses_fn))
     state = tx.init(params)
     mean, first, second, lr = 0.0, 0.0, 0.0, 0.5
     for t in range(5):
-        rows = flat(jax.jacrev(losses_fn)(params), 1)
-        _, jac = ltjax.linearize(losses_fn, params)
-        updates, state = jax.jit(tx.update)(jac.dense(), state, params)
+        rows = flat(dense(params), 1)
+        updates, state = step(params, state)
 
         corrected = mean / (1 - decay**t) if t else np.zeros(rows.shape[1])
         size = np.linalg.norm(corrected) or 1.0
@@ -105,11 +112,15 @@ def test_steps_match_numpy(x64, similarity, reference, z_score):
 def test_jacobian_equals_materialised_rows(x64):
     losses_fn, params = network()
     tx = ltjax.gradtail(burn_in=1)
+
+    @jax.jit
+    def both(lazy, dense):
+        _, jac = ltjax.linearize(losses_fn, params)
+        return tx.update(jac, lazy, params), tx.update(jac.dense(), dense, params)
+
     lazy = dense = tx.init(params)
     for _ in range(3):
-        _, jac = ltjax.linearize(losses_fn, params)
-        a, lazy = tx.update(jac, lazy, params)
-        b, dense = tx.update(jac.dense(), dense, params)
+        (a, lazy), (b, dense) = both(lazy, dense)
         chex.assert_trees_all_close((a, lazy), (b, dense), rtol=1e-10)
 
 
@@ -123,18 +134,21 @@ def test_mask_defines_similarity_but_not_the_update(x64):
     state = state._replace(
         step=state.step + 1, mean_grad={**state.mean_grad, "head": direction}
     )
-    losses, jac = ltjax.linearize(losses_fn, params)
-    w, _ = tx.weights(jac, state, params)
-    updates, _ = tx.update(jac, state, params)
 
-    rows = jax.jacrev(losses_fn)(params)
+    @jax.jit
+    def both(state):
+        _, jac = ltjax.linearize(losses_fn, params)
+        return tx.weights(jac, state, params)[0], tx.update(jac, state, params)[0]
+
+    w, updates = both(state)
+    rows = jax.jit(jax.jacrev(losses_fn))(params)
     head = flat({"head": rows["head"]}, 1)
     s = head @ direction.ravel()
     s = s / np.linalg.norm(head, axis=1) / np.linalg.norm(direction)
     raw = sigmoid(-4 * s)
     np.testing.assert_allclose(w, raw / raw.mean(), rtol=1e-10)
     for name in params:
-        expected = np.tensordot(w, rows[name], 1) / losses.size
+        expected = np.tensordot(w, rows[name], 1) / len(w)
         np.testing.assert_allclose(updates[name], expected, rtol=1e-10)
 
 
@@ -144,11 +158,15 @@ def test_weight_per_pixel():
     target = jax.random.normal(jax.random.key(1), (2, 3, 3))
     params = jnp.ones(4)
     tx = ltjax.gradtail(activation=disagreement, similarity="dot_unit_mean", burn_in=1)
+
+    @jax.jit
+    def step(state):
+        _, jac = ltjax.linearize(lambda p: (image @ p - target) ** 2, params)
+        return tx.weights(jac, state, params)[0], *tx.update(jac, state, params)
+
     state = tx.init(params)
     for _ in range(2):
-        _, jac = ltjax.linearize(lambda p: (image @ p - target) ** 2, params)
-        w, _ = tx.weights(jac, state, params)
-        updates, state = tx.update(jac, state, params)
+        w, updates, state = step(state)
     assert w.shape == (2, 3, 3)
     assert w.std() > 0.01
     rows = 2 * (image @ params - target)[..., None] * image
@@ -173,11 +191,15 @@ def test_one_output_needs_an_earlier_layer_or_z_scores():
     def weights(defining, **kwargs):
         mask = {name: name == defining for name in params}
         tx = ltjax.gradtail(activation=disagreement, burn_in=0, mask=mask, **kwargs)
-        state = tx.init(params)
-        for _ in range(2):
+
+        @jax.jit
+        def step(state):
             _, jac = ltjax.linearize(losses_fn, params)
             w, _ = tx.weights(jac, state, params)
-            _, state = tx.update(jac, state, params)
+            return w, tx.update(jac, state, params)[1]
+
+        w, state = step(tx.init(params))
+        w, state = step(state)
         return np.unique(np.round(w, 4))
 
     assert len(weights("bias")) == 2

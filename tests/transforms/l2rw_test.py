@@ -1,5 +1,7 @@
 """L2RW against second-order autodiff."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -36,6 +38,7 @@ def _meta_grad_fn(meta):
     return jax.grad(lambda p: _losses(p, *meta).mean())
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _step(tx, params, state, batch, meta):
     _, jac = ltjax.linearize(lambda p: _losses(p, *batch), params)
     return tx.update(jac, state, params, meta_grad_fn=_meta_grad_fn(meta))
@@ -51,14 +54,13 @@ def test_matches_second_order_autodiff(x64):
         ahead = jax.tree.map(lambda p, g: p - 0.3 * g, params, weighted_gradient(eps))
         return _losses(ahead, *meta).mean()
 
-    weights = np.maximum(-np.asarray(jax.grad(meta_loss)(jnp.zeros(B))), 0)
+    weights = np.maximum(-np.asarray(jax.jit(jax.grad(meta_loss))(jnp.zeros(B))), 0)
     assert 0 < np.count_nonzero(weights) < B
     weights /= weights.sum()
     tx = transforms.l2rw()
-    updates, state = jax.jit(lambda p: _step(tx, p, tx.init(p), batch, meta))(params)
-    chex.assert_trees_all_close(
-        updates, weighted_gradient(jnp.asarray(weights)), atol=1e-10
-    )
+    updates, state = _step(tx, params, tx.init(params), batch, meta)
+    expected = jax.jit(weighted_gradient)(jnp.asarray(weights))
+    chex.assert_trees_all_close(updates, expected, atol=1e-10)
     np.testing.assert_allclose(state.effective_size, 1 / np.sum(weights**2))
 
 
@@ -76,13 +78,14 @@ def test_no_agreement_means_no_step():
     np.testing.assert_array_equal(transforms.l2rw_weights(-jnp.ones(3)), 0)
     params, batch, _ = _problem()
     tx = transforms.l2rw()
-    _, jac = ltjax.linearize(lambda p: _losses(p, *batch), params)
-    updates, state = tx.update(
-        jac,
-        tx.init(params),
-        params,
-        meta_grad_fn=lambda p: jax.tree.map(jnp.zeros_like, p),
-    )
+
+    @jax.jit
+    def step(params):
+        _, jac = ltjax.linearize(lambda p: _losses(p, *batch), params)
+        nowhere = lambda p: jax.tree.map(jnp.zeros_like, p)  # noqa: E731
+        return tx.update(jac, tx.init(params), params, meta_grad_fn=nowhere)
+
+    updates, state = step(params)
     chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
     assert state.effective_size == 0
 
@@ -90,8 +93,14 @@ def test_no_agreement_means_no_step():
 def test_rows_held_in_memory_are_the_same():
     params, batch, meta = _problem()
     tx = transforms.l2rw()
-    rows = jax.jacrev(lambda p: _losses(p, *batch))(params)
-    got = tx.update(rows, tx.init(params), params, meta_grad_fn=_meta_grad_fn(meta))
+
+    @jax.jit
+    def step(params):
+        rows = jax.jacrev(lambda p: _losses(p, *batch))(params)
+        extra = {"meta_grad_fn": _meta_grad_fn(meta)}
+        return tx.update(rows, tx.init(params), params, **extra)
+
+    got = step(params)
     want = _step(tx, params, tx.init(params), batch, meta)
     chex.assert_trees_all_close(got, want, atol=1e-5)
 
@@ -117,13 +126,17 @@ def test_jitted_steps_keep_dtypes_and_compile_once(dtype):
 def test_product_with_absgd_multiplies_weights():
     params, batch, meta = _problem()
     tx = transforms.product(transforms.l2rw(), transforms.absgd(2.0))
-    losses, jac = ltjax.linearize(lambda p: _losses(p, *batch), params)
-    got, _ = tx.update(
-        jac, tx.init(params), params, losses=losses, meta_grad_fn=_meta_grad_fn(meta)
-    )
-    first = transforms.l2rw_weights(jac.jvp(_meta_grad_fn(meta)(params)))
-    second, _ = transforms.absgd_weights(losses, -jnp.inf, temperature=2.0)
-    chex.assert_trees_all_close(got, jac.vjp(first * second / B), rtol=1e-5)
+
+    @jax.jit
+    def both(params):
+        losses, jac = ltjax.linearize(lambda p: _losses(p, *batch), params)
+        extra = {"losses": losses, "meta_grad_fn": _meta_grad_fn(meta)}
+        got, _ = tx.update(jac, tx.init(params), params, **extra)
+        first = transforms.l2rw_weights(jac.jvp(_meta_grad_fn(meta)(params)))
+        second, _ = transforms.absgd_weights(losses, -jnp.inf, temperature=2.0)
+        return got, jac.vjp(first * second / B)
+
+    chex.assert_trees_all_close(*both(params), rtol=1e-5)
 
 
 def test_eight_devices_equal_one(eight_devices):

@@ -227,21 +227,24 @@ def test_product_multiplies_weights(x64):
     losses_fn = lambda p: optax.softmax_cross_entropy_with_integer_labels(  # noqa: E731
         apply(p, x), y
     )
-    losses, jac = ltjax.linearize(losses_fn, params)
-    states = first.init(params), second.init(params)
-    gradient = jac.vjp(jnp.ones(16) / 16)
-    states = states[0], second.observe(states[1], gradient)
-    w1, _ = first.weights(jac, states[0], params, losses=losses)
-    w2, _ = second.weights(jac, states[1], params, losses=losses)
+
+    @jax.jit
+    def products(params):
+        losses, jac = ltjax.linearize(losses_fn, params)
+        mean = jac.vjp(jnp.ones(16) / 16)
+        states = first.init(params), second.observe(second.init(params), mean)
+        w1, _ = first.weights(jac, states[0], params, losses=losses)
+        w2, _ = second.weights(jac, states[1], params, losses=losses)
+        w, _ = both.weights(jac, states, params, losses=losses)
+        update = both.update(jac, states, params, losses=losses)
+        return (w1, w2, w), states[1].mean_grad, update, jac.vjp(w1 * w2 / 16)
+
+    (w1, w2, w), before, (updates, (_, after)), expected = products(params)
     assert w2.std() > 0.05
-    w, _ = both.weights(jac, states, params, losses=losses)
     np.testing.assert_allclose(w, w1 * w2, rtol=1e-12)
-    updates, (_, after) = both.update(jac, states, params, losses=losses)
-    chex.assert_trees_all_close(updates, jac.vjp(w1 * w2 / 16), rtol=1e-12)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-12)
     # The mean gradient that GradTail keeps is that of the product's update.
-    expected = jax.tree.map(
-        lambda m, g: 0.99 * m + 0.01 * g, states[1].mean_grad, updates
-    )
+    expected = jax.tree.map(lambda m, g: 0.99 * m + 0.01 * g, before, updates)
     chex.assert_trees_all_close(after.mean_grad, expected, rtol=1e-12)
 
 
@@ -257,11 +260,15 @@ def test_absgd_on_the_elm_loss(x64):
         return ltjax.losses.elm(h @ p["head"], h, y, class_priors=priors)
 
     tx = ltjax.absgd(1.0, gamma=1.0)
-    losses, jac = ltjax.linearize(losses_fn, params)
-    updates, _ = tx.update(jac, tx.init(params), params, losses=losses)
-    w = jax.lax.stop_gradient(jax.nn.softmax(losses))
-    expected = jax.grad(lambda p: jnp.sum(w * losses_fn(p)))(params)
-    chex.assert_trees_all_close(updates, expected, rtol=1e-10)
+
+    @jax.jit
+    def both(params):
+        losses, jac = ltjax.linearize(losses_fn, params)
+        updates, _ = tx.update(jac, tx.init(params), params, losses=losses)
+        w = jax.nn.softmax(losses)
+        return updates, jax.grad(lambda p: jnp.sum(w * losses_fn(p)))(params)
+
+    chex.assert_trees_all_close(*both(params), rtol=1e-10)
 
 
 @every_weighting

@@ -353,6 +353,15 @@ def test_cpu_options_change_rounding_only():
     )
 
 
+def test_what_runs_once_has_the_same_bits():
+    def draw(key):
+        return jax.random.normal(key, (3, 3, 8, 8))
+
+    key = jax.random.key(0)
+    fully = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 3})
+    np.testing.assert_array_equal(xla.jit_once(draw)(key), fully(key))
+
+
 def test_refused_options_are_left_out(monkeypatch):
     monkeypatch.setattr(xla, "_CPU_OPTIONS", {"xla_cpu_no_such_option": "1"})
     xla.compiler_options.cache_clear()

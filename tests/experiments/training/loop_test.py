@@ -109,7 +109,12 @@ def test_full_disk_is_one_message_and_the_run_resumes(tmp_path):
         return subprocess.run(
             [sys.executable, "-c", FULL_DISK, space, *settings],
             cwd=ROOT,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
+            env=os.environ
+            | {
+                "JAX_PLATFORMS": "cpu",
+                "JAX_NUM_CPU_DEVICES": "1",
+                "JAX_ENABLE_COMPILATION_CACHE": "false",  # its files are full, too
+            },
             capture_output=True,
             text=True,
             timeout=300,
