@@ -344,7 +344,8 @@ def gdw(
                 net_gradient, state.net_opt_state, state.net
             )
         net = optax.apply_updates(state.net, net_updates)
-        usable = jnp.any(flows.counted) & _all_finite(net_gradient)
+        squares = jax.tree.map(jnp.square, net_gradient)  # which Adam keeps
+        usable = jnp.any(flows.counted) & _all_finite(squares)
         net, net_opt_state = jax.tree.map(
             functools.partial(jnp.where, usable),
             (net, net_opt_state),

@@ -210,7 +210,8 @@ def test_temperature_schedule_equals_constants():
 
 def scheduled_weights(schedule, losses, **kwargs):
     """``[steps, B]`` weights of a schedule of temperatures."""
-    return _scheduled_weights(jnp.asarray(schedule, jnp.float32), losses, **kwargs)
+    schedule = jnp.asarray(schedule, jnp.float32)
+    return np.asarray(_scheduled_weights(schedule, losses, **kwargs))
 
 
 @functools.partial(jax.jit, static_argnames=("gamma", "bias_correction"))
