@@ -4,12 +4,10 @@ from ltjax.transforms._absgd import AbsgdState as AbsgdState
 from ltjax.transforms._absgd import absgd as absgd
 from ltjax.transforms._absgd import absgd_weights as absgd_weights
 from ltjax.transforms._gdw import GdwState as GdwState
-from ltjax.transforms._gdw import apply_weighting_net as apply_weighting_net
 from ltjax.transforms._gdw import gdw as gdw
-from ltjax.transforms._gdw import gdw_weights as gdw_weights
-from ltjax.transforms._gdw import init_weighting_net as init_weighting_net
-from ltjax.transforms._gdw import logit_cotangents as logit_cotangents
-from ltjax.transforms._gdw import zero_mean_weights as zero_mean_weights
+from ltjax.transforms._gdw_weights import gdw_weights as gdw_weights
+from ltjax.transforms._gdw_weights import logit_cotangents as logit_cotangents
+from ltjax.transforms._gdw_weights import zero_mean_weights as zero_mean_weights
 from ltjax.transforms._gradtail import GradTailState as GradTailState
 from ltjax.transforms._gradtail import gradtail as gradtail
 from ltjax.transforms._gradtail_weights import bump as bump
@@ -25,3 +23,5 @@ from ltjax.transforms._value_and_grad import (
 )
 from ltjax.transforms._weighting import Weighting as Weighting
 from ltjax.transforms._weighting import product as product
+from ltjax.transforms._weighting_net import apply_weighting_net as apply_weighting_net
+from ltjax.transforms._weighting_net import init_weighting_net as init_weighting_net

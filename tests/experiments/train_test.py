@@ -429,7 +429,7 @@ GDW_STEPS = (
 
 def test_killed_runs_end_with_the_same_bits(tmp_path):
     """All processes run the same compiled programs; below, each compiles its own."""
-    signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)
+    signals = (signal.SIGKILL, signal.SIGTERM)
     settings = (*GDW_STEPS, "--epochs", "7", "--eval-every", "5")
     kill_and_resume(tmp_path, settings, signals, random.Random(0), cached=True)
 
