@@ -32,8 +32,9 @@ from jax import lax
 from ltjax._numerics import at_least_float32, widest
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._jaxpr import Value, bodies, dtype_of, shape_of
+from ltjax.jacobian._parts import Tap
 from ltjax.jacobian._placement import reshape
-from ltjax.jacobian._plan import Tap
+from ltjax.jacobian._products import each_step
 from ltjax.jacobian._rules import ELEMENTWISE, SHARED
 
 # A squared norm below this multiple of machine epsilon times that of the parts is not
@@ -62,7 +63,10 @@ class TapRows:
         self._numbers = numbers
         self._size = numbers.size
         self._cotangents = cotangents
-        self.examples: Any = self._split()
+
+    @functools.cached_property
+    def examples(self) -> Any:
+        return self._split()
 
     @staticmethod
     def fits(tap: Tap, position: int) -> bool:
@@ -307,6 +311,38 @@ class LookupRows(TapRows):
         return jnp.sum(_squares(sums) / jnp.sum(same, 2), 1)
 
 
+class LayerRows(TapRows):
+    """Rows of an operation in a loop whose shared operands are those of a layer."""
+
+    def one(self, example):
+        def layer(some, ds, own):
+            return self._layer(some, ds).one(own)
+
+        return jax.vmap(layer)(*self._stacked(), example)
+
+    def squares(self, chunk_size):
+        def layer(xs):
+            operands, ds = xs
+            return self._rows(operands, ds).squares(chunk_size)
+
+        found = each_step(layer, self.tap, self._operands, list(self._cotangents))
+        return jnp.sum(found, 0)
+
+    def _split(self):
+        split = jax.vmap(lambda some, ds: self._layer(some, ds).examples)
+        made = split(*self._stacked())
+        return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), made)
+
+    def _stacked(self):
+        return self.tap.op.slices(self._operands), list(self._cotangents)
+
+    def _layer(self, some, ds):
+        return self._rows(self.tap.op.filled(self._operands, some), ds)
+
+    def _rows(self, operands, ds):
+        return rows_of(self.tap.step, self.position, operands, ds, self._numbers)
+
+
 def rows_of(tap: Tap, position: int, operands, cotangents, numbers) -> TapRows:
     """Rows of ``tap`` for one operand, by the cheapest rule that holds.
 
@@ -317,10 +353,59 @@ def rows_of(tap: Tap, position: int, operands, cotangents, numbers) -> TapRows:
       cotangents: of the results that are used.
       numbers: ``[B]``, the examples counted from 0.
     """
-    for kind in (ConvolutionRows, ProductRows, LookupRows, TapRows):
-        if kind.fits(tap, position):
-            return kind(tap, position, operands, cotangents, numbers)
-    return MaskedRows(tap, position, operands, cotangents, numbers)
+    if tap.layered and not bodies(tap.op):
+        return LayerRows(tap, position, operands, cotangents, numbers)
+    if tap.step is not None and _mergeable(tap, position):
+        merged = _merge_steps(tap, operands, cotangents, numbers.size)
+        return rows_of(tap.step, position, *merged, numbers)
+    kinds = _fitting(tap, position)
+    return (*kinds, MaskedRows)[0](tap, position, operands, cotangents, numbers)
+
+
+def _fitting(tap: Tap, position: int) -> list[type[TapRows]]:
+    """Rules for an operation outside of loops; none depends on the number of rows."""
+    kinds = (ConvolutionRows, ProductRows, LookupRows, TapRows)
+    return [k for k in kinds if tap.step is None and k.fits(tap, position)]
+
+
+def _mergeable(tap: Tap, position: int) -> bool:
+    """Whether iterations of the loops around can become positions of the examples."""
+    if tap.step is None:
+        return bool(_fitting(tap, position))
+    op: Any = tap.op
+    pairs = zip(op.stacked, tap.axes, strict=True)
+    apart = not op.stacked[position] and all(
+        isinstance(axis, int) for stacked, axis in pairs if stacked
+    )
+    return (apart or tap.layered) and _mergeable(tap.step, position)
+
+
+def _merge_steps(tap: Tap, operands, cotangents, size: int):
+    """Iterations of a loop as positions of the examples: one axis of both."""
+    op: Any = tap.op
+    length = cotangents[0].shape[0]
+
+    def merged(x, axis):
+        own = x.shape[axis + 1] // size
+        before, after = x.shape[1 : axis + 1], x.shape[axis + 2 :]
+        x = x.reshape(length, *before, size, own, *after)
+        x = jnp.moveaxis(x, 0, axis + 1)
+        return x.reshape(*before, size * length * own, *after)
+
+    def operand(x, stacked, axis):
+        if not isinstance(axis, int):
+            return x
+        if stacked:
+            return merged(x, axis - 1)
+        return merged(jnp.broadcast_to(x[None], (length, *x.shape)), axis)
+
+    return (
+        list(map(operand, operands, op.stacked, tap.axes)),
+        [
+            merged(d, k - 1)
+            for d, k in zip(cotangents, tap.results.values(), strict=True)
+        ],
+    )
 
 
 def split_examples(x: jax.Array, axis: int, size: int) -> jax.Array:

@@ -75,6 +75,12 @@ class Op:
         line = source_info_util.summarize(self._eqn.source_info)
         return f"{self.name} ({':'.join(line.rsplit('/', 1)[-1].split(':')[:2])})"
 
+    def renamed(
+        self, inputs: Sequence[Value | core.Literal], outputs: Sequence[Value]
+    ) -> "Op":
+        """The same operation on other values."""
+        return Op(self._eqn, inputs, outputs)
+
     def bind(self, *operands: Any, **changed: Any) -> tuple[Any, ...]:
         """Results of the operation, with some of its parameters ``changed``."""
         primitive = self._eqn.primitive
@@ -142,6 +148,19 @@ def run(
         operands = [read(env, a) for a in op.inputs]
         results = visit(op, operands) if visit else op.bind(*operands)
         env.update(zip(op.outputs, results, strict=True))
+
+
+def inlined(
+    program: Program, inputs: Sequence[Any]
+) -> tuple[list[Op], list[Value | core.Literal]]:
+    """Operations of a program on values of another one, and its outputs."""
+    names = dict(zip(program.inputs, inputs, strict=True))
+
+    def atom(a):
+        return names.get(a, a) if isinstance(a, Value) else a
+
+    ops = [op.renamed([atom(a) for a in op.inputs], op.outputs) for op in program.ops]
+    return ops, [atom(a) for a in program.outputs]
 
 
 def trace(fun: Callable[..., Any], *args: Any) -> tuple[Program, Any]:

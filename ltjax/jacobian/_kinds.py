@@ -119,6 +119,9 @@ class LinearizedJacobian(Jacobian):
                 "constant) or 'attribution' (layer by layer)."
             )
         tapped = self._by_definition(definition)
+        if tapped is None and self._plan and self._plan.independent:
+            tapped = Intercepted(self._plan, jax.tree.leaves(self.params))
+            tapped = tapped if tapped.cheap(_kept(self.params, mask)) else None
         if tapped:
             return _tapped_norms(tapped, self.params, mask, chunk_size)
         return self._map_rows(_norm(mask, self.dtype), chunk_size)
@@ -292,9 +295,13 @@ def _require_definition(plan: Plan | None, definition: str | None) -> Plan | Non
 
 
 def _tapped_norms(tapped: Intercepted, params: Any, mask: Any, chunk_size: ChunkSize):
+    return jnp.sqrt(tapped.squares(_kept(params, mask), chunk_size))
+
+
+def _kept(params: Any, mask: Any) -> list[bool]:
+    """Which leaves a mask selects."""
     kept = _trees.leaves(_trees.select(params, mask))
-    keep = [not _trees.is_masked(x) for x in kept]
-    return jnp.sqrt(tapped.squares(keep, chunk_size))
+    return [not _trees.is_masked(x) for x in kept]
 
 
 def _norm(mask: Any, dtype: Any) -> Callable[[Any], jax.Array]:

@@ -55,6 +55,15 @@ def zeros(aval: Any) -> jax.Array:
     return vary(made, varying_axes(aval))
 
 
+def stacked_aval(aval: Any, length: int) -> Any:
+    """The type of several values of one type, on a leading axis."""
+    place = aval.sharding
+    spec = P(None, *place.spec)
+    return aval.update(
+        shape=(length, *aval.shape), sharding=NamedSharding(place.mesh, spec)
+    )
+
+
 def positions(x: jax.Array) -> jax.Array:
     """The place of each element in the flattened array, placed as ``x`` is."""
     count = jnp.arange(x.size, dtype=jnp.int32).reshape(x.shape)

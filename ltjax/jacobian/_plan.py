@@ -1,16 +1,12 @@
-"""Where shared values meet examples in a program, and whether examples stay apart.
+"""How products with the Jacobian of a whole program are made, and for which rows.
 
-Every active value, one with a derivative with respect to the parameters, is either
-that of examples, along a batch axis, or shared by all of them. The batch axes are
-followed from the losses back to the parameters by the rules of `ltjax.jacobian._rules`.
-Where a value of examples is needed whole, examples are coupled. Where a shared value
-enters an operation whose results are those of examples is a *tap*: all that parameters
-do to losses, they do there.
+The program is split into what is shared and what belongs to single examples; here it
+is decided what that says about the losses, and what the batch statistics are.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -19,6 +15,7 @@ import numpy as np
 
 from ltjax.jacobian._calls import backward
 from ltjax.jacobian._constants import Constants
+from ltjax.jacobian._flow import Flow, active_values
 from ltjax.jacobian._independence import operand_axes
 from ltjax.jacobian._jaxpr import (
     Op,
@@ -30,8 +27,10 @@ from ltjax.jacobian._jaxpr import (
     shape_of,
 )
 from ltjax.jacobian._linearity import UNKNOWN, linearity
+from ltjax.jacobian._parts import Part
 from ltjax.jacobian._placement import mixes_meshes
 from ltjax.jacobian._rules import SHARED, Axis
+from ltjax.jacobian._split import split
 
 PRODUCTS = frozenset(["dot_general", "conv_general_dilated"])
 _REDUCTIONS = frozenset(["reduce_sum", "reduce_max", "reduce_min", "reduce_prod"])
@@ -42,50 +41,15 @@ class NoDefinition(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tap:
-    """Where shared values meet examples."""
-
-    op: Op
-    operands: Mapping[int, Value]  # shared values that are made of parameters
-    axes: tuple[Axis, ...]  # batch axes of the operands
-    results: Mapping[int, int]  # batch axes of the results that are used
-
-
-@dataclasses.dataclass(frozen=True)
-class Flow:
-    """How examples run through a program, from the losses back to the parameters."""
-
-    axes: Mapping[Value, Axis]  # of the active values that the losses depend on
-    edges: Mapping[Op, list[Axis]]  # axes that each operation needs of its operands
-    couplings: tuple[tuple[Op, int], ...]  # operands of examples that are needed whole
-    unknown: tuple[Op, ...]  # without a rule that shows that examples stay apart
-    both: tuple[Op, ...]  # results of examples beside shared ones
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A program split into what is shared and what belongs to single examples.
+class Plan(Part):
+    """A program whose inputs are the parameters and whose first output the losses.
 
     Attributes:
-      program: the program; its inputs are the parameters, its first output the losses.
-      size: number of examples.
-      frozen: operations whose results count as constants.
-      flow: how examples run through the program.
-      taps: where the two parts meet, in the order of the program.
-      shared_ops: operations on shared values alone that parameters reach.
-      made_of: for each shared value, the parameters it is made of.
       data_ops: operations in which data enters that could be a whole batch.
       obstacle: why rows cannot be read off the taps, or an empty string.
       intercepted: share of the multiply-adds whose input tangents the taps save.
     """
 
-    program: Program
-    size: int
-    frozen: frozenset[Op]
-    flow: Flow
-    taps: Mapping[Op, Tap]
-    shared_ops: tuple[Op, ...]
-    made_of: Mapping[Value, frozenset[int]]
     data_ops: tuple[Op, ...]
     obstacle: str
     intercepted: float
@@ -118,29 +82,20 @@ class Plan:
             return f"examples meet in shared values only ({ops}); {share}"
         return f"examples are independent; {share}"
 
-    def shared_operands(self, op: Op) -> dict[int, Value]:
-        """Operands made of parameters and of no example, by position."""
-        return _shared_operands(op, self.made_of)
-
 
 def make_plan(program: Program, frozen: frozenset[Op] = frozenset()) -> Plan:
     """Splits a program whose first output are losses ``[B]``."""
     size = shape_of(program.outputs[0])[0]
-    active = _active(program, frozen)
-    trained = _active(program, frozenset())
-    flow = _follow_examples(program, size, active)
-    taps, shared_ops, made_of = _meet(program, flow, active)
+    trained = active_values(program, program.inputs)
+    active = active_values(program, program.inputs, frozen)
+    results = [0, *[None] * (len(program.outputs) - 1)]
+    part = split(program, size, active, range(len(program.inputs)), results, frozen)
+    saved, total = _intercepted(part)
     return Plan(
-        program=program,
-        size=size,
-        frozen=frozen,
-        flow=flow,
-        taps=taps,
-        shared_ops=shared_ops,
-        made_of=made_of,
-        data_ops=_data_ops(program, size, flow, trained),
-        obstacle=_obstacle(program, flow, (*taps, *shared_ops)),
-        intercepted=_intercepted(program, flow, taps, active),
+        **vars(part),
+        data_ops=_data_ops(program, size, part.flow, trained),
+        obstacle=_obstacle(part),
+        intercepted=saved / total if total else 1.0,
     )
 
 
@@ -197,7 +152,7 @@ def _differentiated(
 
     What a function with a derivative of its own holds is not among them.
     """
-    active = _active(program, frozenset(), inputs, empty=True)
+    active = active_values(program, inputs, empty=True)
     needed = {v for v in outputs if isinstance(v, Value) and v in active}
     for op in reversed(program.ops):
         if not any(v in needed for v in op.outputs):
@@ -230,112 +185,13 @@ def multiply_adds(op: Op) -> int:
     return times * sum(map(multiply_adds, inside))
 
 
-def _active(
-    program: Program,
-    frozen: frozenset[Op],
-    inputs: Iterable[Value] | None = None,
-    *,
-    empty: bool = False,
-) -> frozenset[Value]:
-    """Values with a derivative with respect to inputs, by default all of them.
-
-    That of ``empty`` arrays, and with respect to them, is 0 but JAX asks for it.
-    """
-
-    def counts(value):
-        return is_inexact(value) and (empty or value.size > 0)
-
-    active = set(filter(counts, program.inputs if inputs is None else inputs))
-    for op in program.ops:
-        constant = op.name == "stop_gradient" or op in frozen
-        if not constant and any(v in active for v in op.values):
-            active.update(filter(counts, op.outputs))
-    return frozenset(active)
-
-
-def _follow_examples(program: Program, size: int, active: frozenset[Value]) -> Flow:
-    constants = Constants(program)
-    inputs = frozenset(program.inputs)
-    uses: dict[Value, list[tuple[Op | None, int, Axis]]] = {}
-    axes: dict[Value, Axis] = dict.fromkeys(inputs, SHARED)
-    edges: dict[Op, list[Axis]] = {}
-    couplings: list[tuple[Op, int]] = []
-    unknown: list[Op] = []
-    both: list[Op] = []
-
-    def settle(value):
-        """A value is that of examples if any use says so; other uses couple."""
-        if value in inputs or value not in uses:
-            return
-        found = [axis for _, _, axis in uses[value]]
-        axes[value] = next((a for a in found if a is not SHARED), SHARED)
-        for op, position, axis in uses[value]:
-            if axis != axes[value] and op is not None:
-                couplings.append((op, position))
-
-    if program.outputs[0] in active:
-        uses[program.outputs[0]] = [(None, 0, 0)]
-    for op in reversed(program.ops):
-        for value in op.outputs:
-            if value in active:
-                settle(value)
-        results = [axes.get(v) for v in op.outputs]
-        if all(axis is None for axis in results):
-            continue
-        operands = None
-        if any(isinstance(axis, int) for axis in results):
-            operands = operand_axes(op, results, size, constants)
-            if operands is None:
-                unknown.append(op)
-            if SHARED in results:
-                both.append(op)
-        edges[op] = operands or [SHARED] * len(op.inputs)
-        for position, (atom, axis) in enumerate(zip(op.inputs, edges[op], strict=True)):
-            if isinstance(atom, Value) and atom in active and axis is not None:
-                uses.setdefault(atom, []).append((op, position, axis))
-    return Flow(axes, edges, tuple(couplings), tuple(unknown), tuple(both))
-
-
-def _meet(program: Program, flow: Flow, active: frozenset[Value]):
-    """Taps, operations on shared values, and what shared values are made of."""
-    made_of = {v: frozenset([i]) for i, v in enumerate(program.inputs) if v in active}
-    taps: dict[Op, Tap] = {}
-    shared_ops = []
-    for op, edges in reversed(list(flow.edges.items())):
-        results = {
-            j: flow.axes[v]
-            for j, v in enumerate(op.outputs)
-            if v in active and flow.axes.get(v) is not None
-        }
-        shared = {
-            j: v
-            for j, v in _shared_operands(op, made_of).items()
-            if edges[j] is not None
-        }
-        if SHARED in results.values():
-            parameters = frozenset[int]().union(*(made_of[v] for v in shared.values()))
-            made_of |= {op.outputs[j]: parameters for j in results}
-            if parameters:
-                shared_ops.append(op)
-        elif results and shared:
-            taps[op] = Tap(op, shared, tuple(edges), results)  # type: ignore[arg-type]
-    return taps, tuple(shared_ops), made_of
-
-
-def _shared_operands(
-    op: Op, made_of: Mapping[Value, frozenset[int]]
-) -> dict[int, Value]:
-    return {
-        j: a for j, a in enumerate(op.inputs) if isinstance(a, Value) and made_of.get(a)
-    }
-
-
-def _obstacle(program: Program, flow: Flow, ops: Iterable[Op]) -> str:
+def _obstacle(part: Part) -> str:
+    program, both = part.program, part.flow.both
     if program.outputs[0] in program.inputs:
         return "the losses are a parameter themselves"
-    if flow.both:
-        return f"{_list(flow.both)} returns shared values and examples"
-    for op in ops:
+    if both:
+        return f"{_list(both)} returns shared values and examples"
+    for op in (*part.taps, *part.shared_ops):
         if any(inner.name == "custom_vjp_call" for inner in nested(op)):
             return f"a custom_vjp of parameters has no tangents: {op.where}"
     return ""
@@ -407,17 +263,21 @@ def _is_seed(value: Value, size: int) -> bool:
     return key or (value.size < size and not is_inexact(value))
 
 
-def _intercepted(
-    program: Program, flow: Flow, taps: Mapping[Op, Tap], active: frozenset[Value]
-) -> float:
+def _intercepted(part: Part) -> tuple[int, int]:
+    """Multiply-adds whose input tangents the taps save, and all."""
     saved = total = 0
-    for op in flow.edges:
-        cost = multiply_adds(op) if any(v in active for v in op.values) else 0
-        shared = all(flow.axes.get(v, SHARED) is SHARED for v in op.outputs)
-        opaque = op in taps and op.name not in PRODUCTS
+    for op in part.flow.edges:
+        if op in part.loops:
+            inside = _intercepted(part.loops[op].part)
+            saved += op.params["length"] * inside[0]
+            total += op.params["length"] * inside[1]
+            continue
+        cost = multiply_adds(op) if any(v in part.active for v in op.values) else 0
+        shared = all(part.flow.axes.get(v, SHARED) is SHARED for v in op.outputs)
+        opaque = op in part.taps and op.name not in PRODUCTS
         total += cost
         saved += 0 if shared or opaque else cost
-    return saved / total if total else 1.0
+    return saved, total
 
 
 def _statistics(plan: Plan) -> frozenset[Op]:
