@@ -27,7 +27,7 @@ def evaluate(part: Part, env: dict[Value, Any], probes: Probes) -> None:
         if op in part.loops:
             results = _loop(part.loops[op], op, operands, env, probes)
         else:
-            results = op.bind(*operands)
+            results = list(op.bind(*operands))
         for v, x in zip(op.outputs, results, strict=True):
             x = lax.stop_gradient(x) if op in part.frozen else x
             env[v] = _probe(x, probes[v]) if v in probes else x

@@ -32,7 +32,7 @@ from jax import lax
 from ltjax._numerics import at_least_float32, widest
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._jaxpr import Value, bodies, dtype_of, shape_of
-from ltjax.jacobian._parts import Tap
+from ltjax.jacobian._parts import LoopTap, Tap
 from ltjax.jacobian._placement import reshape
 from ltjax.jacobian._products import each_step
 from ltjax.jacobian._rules import ELEMENTWISE, SHARED
@@ -314,11 +314,14 @@ class LookupRows(TapRows):
 class LayerRows(TapRows):
     """Rows of an operation in a loop whose shared operands are those of a layer."""
 
+    tap: LoopTap
+
     def one(self, example):
-        def layer(some, ds, own):
+        def layer(xs):
+            some, ds, own = xs
             return self._layer(some, ds).one(own)
 
-        return jax.vmap(layer)(*self._stacked(), example)
+        return jax.vmap(layer)((*self._stacked(), example))
 
     def squares(self, chunk_size):
         def layer(xs):
@@ -353,11 +356,12 @@ def rows_of(tap: Tap, position: int, operands, cotangents, numbers) -> TapRows:
       cotangents: of the results that are used.
       numbers: ``[B]``, the examples counted from 0.
     """
-    if tap.layered and not bodies(tap.op):
-        return LayerRows(tap, position, operands, cotangents, numbers)
-    if tap.step is not None and _mergeable(tap, position):
-        merged = _merge_steps(tap, operands, cotangents, numbers.size)
-        return rows_of(tap.step, position, *merged, numbers)
+    if isinstance(tap, LoopTap):
+        if tap.layered and not bodies(tap.op):
+            return LayerRows(tap, position, operands, cotangents, numbers)
+        if _mergeable(tap, position):
+            operands, cotangents = _merged(tap, operands, cotangents, numbers.size)
+            return rows_of(tap.step, position, operands, cotangents, numbers)
     kinds = _fitting(tap, position)
     return (*kinds, MaskedRows)[0](tap, position, operands, cotangents, numbers)
 
@@ -365,27 +369,26 @@ def rows_of(tap: Tap, position: int, operands, cotangents, numbers) -> TapRows:
 def _fitting(tap: Tap, position: int) -> list[type[TapRows]]:
     """Rules for an operation outside of loops; none depends on the number of rows."""
     kinds = (ConvolutionRows, ProductRows, LookupRows, TapRows)
-    return [k for k in kinds if tap.step is None and k.fits(tap, position)]
+    loop = isinstance(tap, LoopTap)
+    return [k for k in kinds if not loop and k.fits(tap, position)]
 
 
 def _mergeable(tap: Tap, position: int) -> bool:
     """Whether iterations of the loops around can become positions of the examples."""
-    if tap.step is None:
+    if not isinstance(tap, LoopTap):
         return bool(_fitting(tap, position))
-    op: Any = tap.op
-    pairs = zip(op.stacked, tap.axes, strict=True)
-    apart = not op.stacked[position] and all(
+    pairs = zip(tap.op.stacked, tap.axes, strict=True)
+    apart = not tap.op.stacked[position] and all(
         isinstance(axis, int) for stacked, axis in pairs if stacked
     )
     return (apart or tap.layered) and _mergeable(tap.step, position)
 
 
-def _merge_steps(tap: Tap, operands, cotangents, size: int):
+def _merged(tap: LoopTap, operands, cotangents, size: int):
     """Iterations of a loop as positions of the examples: one axis of both."""
-    op: Any = tap.op
     length = cotangents[0].shape[0]
 
-    def merged(x, axis):
+    def joined(x, axis):
         own = x.shape[axis + 1] // size
         before, after = x.shape[1 : axis + 1], x.shape[axis + 2 :]
         x = x.reshape(length, *before, size, own, *after)
@@ -396,13 +399,13 @@ def _merge_steps(tap: Tap, operands, cotangents, size: int):
         if not isinstance(axis, int):
             return x
         if stacked:
-            return merged(x, axis - 1)
-        return merged(jnp.broadcast_to(x[None], (length, *x.shape)), axis)
+            return joined(x, axis - 1)
+        return joined(jnp.broadcast_to(x[None], (length, *x.shape)), axis)
 
     return (
-        list(map(operand, operands, op.stacked, tap.axes)),
+        list(map(operand, operands, tap.op.stacked, tap.axes)),
         [
-            merged(d, k - 1)
+            joined(d, k - 1)
             for d, k in zip(cotangents, tap.results.values(), strict=True)
         ],
     )

@@ -29,7 +29,7 @@ from ltjax.jacobian import _ghost_norms
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._evaluate import evaluate
 from ltjax.jacobian._jaxpr import Op, Value, bodies, read
-from ltjax.jacobian._parts import Part, Tap
+from ltjax.jacobian._parts import LoopTap, Part, Tap
 from ltjax.jacobian._placement import positions, zeros
 from ltjax.jacobian._products import along, dots, each_step, gradients, pull, push
 from ltjax.jacobian._views import overlapping, views
@@ -69,11 +69,7 @@ class Intercepted:
             outputs = [read(env, program.outputs[j]) for j in wanted]
             return outputs, {v: env[v] for v in kept}
 
-        probes = {
-            tap.op.outputs[j]: zeros(tap.op.outputs[j].aval)
-            for tap in self._taps
-            for j in tap.results
-        }
+        probes = {v: zeros(v.aval) for v in part.probes.values()}
         # The gradient alone is that of JAX where taps would keep more than it needs.
         self._plain = cotangents is None and bool(part.loops)
         outputs, self._pullback, self._env = _vjp(run, probes, inputs, self._plain)
@@ -84,7 +80,7 @@ class Intercepted:
         self._numbers = positions(outputs[0]) if numbers is None else numbers
         self._dtype = widest(*(x.dtype for x in outputs))
         self._unit: list[list[jax.Array]] | None = None
-        self._kept: dict[tuple[Tap, int], jax.Array] = {}
+        self._kept: dict[tuple[Op, int], jax.Array] = {}
         self._trace = core.get_opaque_trace_state()
 
     def dots(self, direction: Sequence[jax.Array | None]) -> jax.Array:
@@ -212,7 +208,7 @@ class Intercepted:
 
     def _inner_squares(self, tap, places, operands, cotangents, chunk_size):
         """Those of the taps in an operation, which is evaluated again."""
-        if tap.step is not None:
+        if isinstance(tap, LoopTap):
 
             def step(xs):
                 return self._inner_squares(tap.step, places, xs[0], xs[1], chunk_size)
@@ -322,7 +318,11 @@ class Intercepted:
 
     def _backward(self, cotangents: list[jax.Array]) -> list[list[jax.Array]]:
         found, _ = self._pullback(cotangents)
-        return [[found[tap.op.outputs[j]] for j in tap.results] for tap in self._taps]
+        probes = self._part.probes
+        return [
+            [found[probes[tap.op.outputs[j]]] for j in tap.results]
+            for tap in self._taps
+        ]
 
 
 def _vjp(run, probes, inputs, with_inputs):
@@ -355,8 +355,8 @@ def _vjp(run, probes, inputs, with_inputs):
 
 def _once(tap: Tap, position: int) -> bool:
     """Whether an operand is another one in every iteration of the loops around."""
-    while tap.step is not None:
-        if not tap.op.stacked[position]:  # type: ignore[attr-defined]
+    while isinstance(tap, LoopTap):
+        if not tap.op.stacked[position]:
             return False
         tap = tap.step
     return True

@@ -21,7 +21,7 @@ from ltjax.jacobian._jaxpr import (
     scan_sizes,
     trace,
 )
-from ltjax.jacobian._parts import Loop, Part, Tap, Unrolled
+from ltjax.jacobian._parts import Loop, LoopTap, Part, Tap, Unrolled
 from ltjax.jacobian._placement import stacked_aval
 
 
@@ -62,6 +62,7 @@ class _Around:
         self._length = op.params["length"]
         self._producers = {v: op for op in part.ops for v in op.outputs}
         self._constant = _constant(part, consts)
+        self._same = part.probes
         self._names: dict[Value, Any] = {v: v for v in part.program.consts}
         self._names.update(zip(inputs[:consts], op.inputs[:consts], strict=True))
         self._names.update(zip(inputs[last:], op.inputs[last:], strict=True))
@@ -90,13 +91,13 @@ class _Around:
             axes = [0 if s else None for s in stacked]
             mapped = jax.vmap(lambda *xs: op.bind(*xs), axes)
             program, _ = trace(lambda *xs: mapped(*xs), *abstract(inputs))
-            ops, outputs = inlined(program, inputs)
+            ops, made = inlined(program, inputs)
             self.consts |= program.consts
         else:
-            outputs = [Value(v.aval) for v in op.outputs]
-            ops = [op.renamed(inputs, outputs)]
+            fresh = [Value(v.aval) for v in op.outputs]
+            ops, made = [op.renamed(inputs, fresh)], [*fresh]
         self.ops += ops
-        self._names.update(zip(op.outputs, outputs, strict=True))
+        self._names.update(zip(op.outputs, made, strict=True))
         return ops
 
     def tap(self, tap: Tap) -> Tap:
@@ -105,19 +106,22 @@ class _Around:
         inputs = [self.atom(a) for a in op.inputs]
         stacked = tuple(map(self._varies, op.inputs))
         shared = {j: inputs[j] for j in tap.operands}
-        name = self._stacked if any(stacked) else lambda v: Value(v.aval)
-        outputs = [name(v) for v in op.outputs]
-        self.probes.update((op.outputs[j], outputs[j]) for j in tap.results)
-        if not any(stacked):
+        probes = {j: self._same[op.outputs[j]] for j in tap.results}
+        if not any(stacked) and not any(map(self._varies, probes.values())):
+            outputs = [Value(v.aval) for v in op.outputs]
+            self.probes.update((op.outputs[j], outputs[j]) for j in tap.results)
             moved = op.renamed(inputs, outputs)
             return dataclasses.replace(tap, op=moved, operands=shared)
+        outputs = [self._stacked(v) for v in op.outputs]
+        for j, probe in probes.items():
+            outputs[j] = self.probes.setdefault(probe, outputs[j])
         axes = [
             axis + 1 if s and isinstance(axis, int) else axis
             for axis, s in zip(tap.axes, stacked, strict=True)
         ]
         results = {j: axis + 1 for j, axis in tap.results.items()}
         unrolled = Unrolled(op, inputs, outputs, stacked)
-        return Tap(unrolled, shared, tuple(axes), results, tap.parts, tap)
+        return LoopTap(unrolled, shared, tuple(axes), results, tap.parts, step=tap)
 
     def _varies(self, atom: Any) -> bool:
         return isinstance(atom, Value) and atom not in self._constant

@@ -6,10 +6,11 @@ loops, checkpointed functions, branches) are split in the same way.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from ltjax.jacobian._flow import Flow
@@ -27,7 +28,6 @@ class Tap:
       axes: batch axes of all operands.
       results: batch axes of the results that are used.
       parts: the programs that the operation holds, if they are split too.
-      step: the tap in the body of a loop, if this is that one in all iterations.
     """
 
     op: Op
@@ -35,13 +35,23 @@ class Tap:
     axes: tuple[Axis, ...]
     results: Mapping[int, int]
     parts: tuple["Part", ...] = ()
-    step: "Tap | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopTap(Tap):
+    """A tap in the body of a loop, in all iterations at once.
+
+    Attributes:
+      step: the tap in one iteration.
+    """
+
+    op: "Unrolled"
+    step: Tap = dataclasses.field(kw_only=True)
 
     @property
     def layered(self) -> bool:
-        """Whether every iteration of a loop has shared values of its own."""
-        op = self.op
-        return isinstance(op, Unrolled) and all(op.stacked[j] for j in self.operands)
+        """Whether every iteration has shared operands of its own."""
+        return all(self.op.stacked[j] for j in self.operands)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +68,7 @@ class Part:
       shared_ops: operations on shared values alone that parameters reach.
       made_of: for each shared value, the inputs it is made of, by position.
       loops: loops whose taps are among ``taps``.
+      probes: for each result of a tap, a value with the same cotangents.
     """
 
     program: Program
@@ -69,6 +80,7 @@ class Part:
     shared_ops: tuple[Op, ...]
     made_of: Mapping[Value, frozenset[int]]
     loops: Mapping[Op, "Loop"]
+    probes: Mapping[Value, Value]
 
     @property
     def ops(self) -> Iterator[Op]:
@@ -94,7 +106,8 @@ class Loop:
     Attributes:
       part: the body.
       consts: constants of the body, which ``ops`` use too.
-      probes: results of the body's taps, and of the taps outside that stand for them.
+      probes: values of the body whose cotangents are asked for, and results of the taps
+        outside that these are the cotangents of.
       kept: values of the body, and arrays of what they are in every iteration.
       ops: what the taps need besides: operations of the body, evaluated outside.
       taps: the taps outside.
@@ -122,27 +135,37 @@ class Unrolled(Op):
 
     __slots__ = ("stacked", "step")
 
-    def __init__(self, step: Op, inputs, outputs, stacked: tuple[bool, ...]):
+    def __init__(
+        self,
+        step: Op,
+        inputs: Sequence[Any],
+        outputs: Sequence[Value],
+        stacked: tuple[bool, ...],
+    ):
         super().__init__(step._eqn, inputs, outputs)
         self.step = step
         self.stacked = stacked
 
-    def renamed(self, inputs, outputs) -> "Unrolled":
+    def renamed(self, inputs: Sequence[Any], outputs: Sequence[Value]) -> "Unrolled":
         return Unrolled(self.step, inputs, outputs, self.stacked)
 
     def bind(self, *operands: Any, **changed: Any) -> tuple[Any, ...]:
         def one(some):
             return self.step.bind(*self.filled(operands, some), **changed)
 
+        if not any(self.stacked):
+            length = self.outputs[0].shape[0]
+            same = self.step.bind(*operands, **changed)
+            return tuple(jnp.broadcast_to(x, (length, *x.shape)) for x in same)
         # What holds programs may be there to save memory.
         each = lax.map if bodies(self) else lambda fun, xs: jax.vmap(fun)(xs)
         return each(one, self.slices(operands))
 
-    def slices(self, operands) -> list[Any]:
+    def slices(self, operands: Sequence[Any]) -> list[Any]:
         """The operands that differ between iterations."""
         return [x for x, s in zip(operands, self.stacked, strict=True) if s]
 
-    def filled(self, operands, some) -> list[Any]:
+    def filled(self, operands: Sequence[Any], some: Sequence[Any]) -> list[Any]:
         """All operands of an iteration, ``some`` in place of those that differ."""
         left = iter(some)
         return [

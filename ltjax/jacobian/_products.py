@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ltjax.jacobian._jaxpr import Op, is_inexact
-from ltjax.jacobian._parts import Tap
+from ltjax.jacobian._parts import LoopTap, Tap
 
 
 def push(
@@ -62,10 +62,12 @@ def dots(
       size: number of examples.
       dtype: of the sums.
     """
-    if tap.layered:
+    if isinstance(tap, LoopTap) and tap.layered:
+        step = tap.step
 
         def one(xs):
-            return dots(tap.step, *xs, size, dtype)
+            inner, moving, ds = xs
+            return dots(step, inner, moving, ds, size, dtype)
 
         return jnp.sum(each_step(one, tap, operands, tangents, list(cotangents)), 0)
     moved = push(tap.op, operands, tangents)
@@ -92,13 +94,14 @@ def gradients(
       cotangents: of the results that are used.
       weights: of the examples, ``[B]``, if the cotangents do not hold them already.
     """
-    if tap.layered:
+    if isinstance(tap, LoopTap) and tap.layered:
+        step = tap.step
 
         def one(xs):
-            inner, _, ds = xs
-            return gradients(tap.step, inner, positions, ds, weights)
+            inner, ds = xs
+            return gradients(step, inner, positions, ds, weights)
 
-        return each_step(one, tap, operands, {}, list(cotangents))
+        return each_step(one, tap, operands, list(cotangents))
     weighted = {
         j: d if weights is None else d * along(weights.astype(d.dtype), d.shape, axis)
         for (j, axis), d in zip(tap.results.items(), cotangents, strict=True)
@@ -106,15 +109,16 @@ def gradients(
     return pull(tap.op, operands, weighted, positions)
 
 
-def each_step(fun, tap: Tap, operands, *rest):
+def each_step(
+    fun: Callable[[Any], Any], tap: LoopTap, operands: Sequence[Any], *rest: Any
+) -> Any:
     """``fun((operands, *rest))`` in every iteration of the loop around a tap."""
-    op: Any = tap.op
 
     def one(xs):
         some, *rest = xs
-        return fun((op.filled(operands, some), *rest))
+        return fun((tap.op.filled(operands, some), *rest))
 
-    return lax.map(one, (op.slices(operands), *rest))
+    return lax.map(one, (tap.op.slices(operands), *rest))
 
 
 def along(weights: jax.Array, shape: tuple[int, ...], axis: int) -> jax.Array:

@@ -1,6 +1,6 @@
 """Programs split into what is shared and what belongs to single examples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ltjax.jacobian._flow import active_values, follow_examples
 from ltjax.jacobian._jaxpr import Op, Program, Value, closed, scan_sizes
@@ -64,8 +64,43 @@ def split(
             made_of = dict(loop.made_of)
             shared_ops += loop.shared_ops
     return Part(
-        program, size, frozen, active, flow, taps, tuple(shared_ops), made_of, loops
+        program=program,
+        size=size,
+        frozen=frozen,
+        active=active,
+        flow=flow,
+        taps=taps,
+        shared_ops=tuple(shared_ops),
+        made_of=made_of,
+        loops=loops,
+        probes=_probes(program, taps.values(), frozen),
     )
+
+
+def _probes(
+    program: Program, taps: Iterable[Tap], frozen: frozenset[Op]
+) -> dict[Value, Value]:
+    """For each result of a tap, the last value that has the same cotangents.
+
+    A layer's bias is added to its product: one array serves both.
+    """
+    uses: dict[Value, list[Op | None]] = {}
+    for op in program.ops:
+        for v in op.values:
+            uses.setdefault(v, []).append(op)
+    for a in program.outputs:
+        if isinstance(a, Value):
+            uses.setdefault(a, []).append(None)
+
+    def last(value):
+        (op, *others) = uses.get(value, [None])
+        if op is None or others or op in frozen or op.name not in ("add", "add_any"):
+            return value
+        (total,) = op.outputs
+        return last(total) if total.aval == value.aval else value
+
+    results = [tap.op.outputs[j] for tap in taps for j in tap.results]
+    return {v: last(v) for v in results}
 
 
 def _body_of_scan(tap: Tap, size: int, active: frozenset[Value]) -> Part | None:

@@ -2,13 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
 import ltjax
-from tests.jacobian.reference import array, assert_products, dense, flat
+from tests.jacobian.reference import array, assert_products
 
 B, T, D, LAYERS = 4, 3, 5, 3
 
