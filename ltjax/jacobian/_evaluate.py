@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
-from ltjax.jacobian._jaxpr import Op, Value, dtype_of, read, scan_sizes
+from ltjax.jacobian._jaxpr import Op, Value, as_array, read, run, scan_sizes
 from ltjax.jacobian._parts import Loop, Part
 
 Probes = Mapping[Value, jax.Array]
@@ -23,24 +22,20 @@ def evaluate(part: Part, env: dict[Value, Any], probes: Probes) -> None:
     """
     env.update(part.program.consts)
     for op in part.program.ops:
-        operands = [read(env, a) for a in op.inputs]
         if op in part.loops:
-            results = _loop(part.loops[op], op, operands, env, probes)
+            results = _loop(part.loops[op], op, env, probes)
         else:
-            results = list(op.bind(*operands))
+            results = list(op.bind(*(read(env, a) for a in op.inputs)))
         for v, x in zip(op.outputs, results, strict=True):
             x = lax.stop_gradient(x) if op in part.frozen else x
             env[v] = _probe(x, probes[v]) if v in probes else x
         if op in part.loops:
-            for outside in part.loops[op].ops:
-                operands = [read(env, a) for a in outside.inputs]
-                env.update(zip(outside.outputs, outside.bind(*operands), strict=True))
+            run(part.loops[op].ops, env)
 
 
-def _loop(
-    loop: Loop, op: Op, operands: list[Any], env: dict[Value, Any], probes: Probes
-) -> list[Any]:
+def _loop(loop: Loop, op: Op, env: dict[Value, Any], probes: Probes) -> list[Any]:
     """Results of a scan; what its taps need in every iteration goes to ``env``."""
+    operands = [as_array(read(env, a), a) for a in op.inputs]
     body, params = loop.part.program, op.params
     consts, carried = scan_sizes(op)  # type: ignore[misc]
     first, last = consts, consts + carried
@@ -51,7 +46,7 @@ def _loop(
         xs, some = scanned
         inside = dict(zip(body.inputs, [*operands[:first], *carry, *xs], strict=True))
         evaluate(loop.part, inside, given | dict(zip(each, some, strict=True)))
-        outputs = [_array(inside, a) for a in body.outputs]
+        outputs = [as_array(read(inside, a), a) for a in body.outputs]
         return outputs[:carried], (outputs[carried:], [inside[v] for v in loop.kept])
 
     carry, (ys, kept) = lax.scan(
@@ -65,12 +60,6 @@ def _loop(
     env.update(zip(loop.kept.values(), kept, strict=True))
     env.update(loop.consts)
     return [*carry, *ys]
-
-
-def _array(env: dict[Value, Any], atom: Any) -> Any:
-    if isinstance(atom, Value):
-        return env[atom]
-    return jnp.asarray(atom.val, dtype_of(atom))
 
 
 @jax.custom_jvp

@@ -28,7 +28,7 @@ from ltjax._numerics import at_least_float32, widest
 from ltjax.jacobian import _ghost_norms
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._evaluate import evaluate
-from ltjax.jacobian._jaxpr import Op, Value, bodies, read
+from ltjax.jacobian._jaxpr import Op, Value, as_array, bodies, read
 from ltjax.jacobian._parts import LoopTap, Part, Tap
 from ltjax.jacobian._placement import positions, zeros
 from ltjax.jacobian._products import along, dots, each_step, gradients, pull, push
@@ -226,7 +226,8 @@ class Intercepted:
             return run
 
         # The barrier keeps what is evaluated again apart from the first evaluation.
-        own, ds = lax.optimization_barrier((operands[first:], list(cotangents)))
+        own = list(map(as_array, operands[first:], tap.op.inputs[first:]))
+        own, ds = lax.optimization_barrier((own, list(cotangents)))
         branches = list(map(branch, tap.parts))
         if len(branches) == 1:
             return branches[0](own, ds)

@@ -138,15 +138,15 @@ def read(env: dict[Value, Any], atom: Value | core.Literal) -> Any:
     return atom.val if isinstance(atom, core.Literal) else env[atom]
 
 
-def run(
-    ops: Iterable[Op],
-    env: dict[Value, Any],
-    visit: Callable[[Op, list[Any]], tuple[Any, ...]] | None = None,
-) -> None:
-    """Evaluates ``ops`` in order into ``env``, each by ``visit`` or as it is."""
+def as_array(x: Any, atom: Value | core.Literal) -> Any:
+    """``x``, a Python number perhaps, as an array of the dtype of ``atom``."""
+    return x if isinstance(x, jax.Array) else jnp.asarray(x, dtype_of(atom))
+
+
+def run(ops: Iterable[Op], env: dict[Value, Any]) -> None:
+    """Evaluates ``ops`` in order into ``env``."""
     for op in ops:
-        operands = [read(env, a) for a in op.inputs]
-        results = visit(op, operands) if visit else op.bind(*operands)
+        results = op.bind(*(read(env, a) for a in op.inputs))
         env.update(zip(op.outputs, results, strict=True))
 
 

@@ -115,6 +115,8 @@ def _body_of_scan(tap: Tap, size: int, active: frozenset[Value]) -> Part | None:
     scanned = [*tap.axes[last:], *results[carried:]]
     if 0 in scanned or any(consts <= j < last for j in tap.operands):
         return None  # one example after the other, or a carried parameter
+    if op.params["length"] == 0:
+        return None
     sliced = [axis - 1 if isinstance(axis, int) else axis for axis in scanned]
     ends = len(op.inputs) - last
     axes = [*tap.axes[:last], *sliced[:ends]]

@@ -98,6 +98,30 @@ def scan_layers(s):
     )
 
 
+@operation(2)
+def scan_products(s):
+    """Layers of products: parameters stacked and shared, checkpointed, nested."""
+    h = s.real(lambda v: v.ndim > 1 and v.size > 0)
+    d, n = h.shape[-1], s.any(2, 3, s.batch)
+    own, same = s.parameter(n, d, d), s.parameter(d, d)
+    layer = s.any(
+        "jnp.tanh(c @ u)",
+        f"jnp.tanh(c @ u + c @ {same})",
+        f"c @ (u / (1 + jnp.abs(u).sum())) + {same}[0]",
+        f"jnp.sin(c @ {same}.T) * jnp.exp(u[0])",
+        f"jnp.tanh(c @ {same})",
+        f"lax.cond(u.sum() > 0, lambda r: r @ u, lambda r: jnp.sin(r) @ {same}, c)",
+        f"lax.scan(lambda r, _: (jnp.tanh(r @ u + r @ {same}), None), c, None, 2)[0]",
+        f"lax.scan(lambda r, w: (jnp.tanh(r @ w), None), c, {own})[0] + c @ u",
+        f"lax.map(lambda r: r @ u, c) @ {same}",
+        "jax.checkpoint(lambda r: jnp.tanh(r @ u) @ u)(c)",
+    )
+    layer = f"jax.checkpoint(lambda c, u: {layer})(c, u)" if s.chance(0.4) else layer
+    kept, used = s.any(("None", 0), ("None", 0), ("jnp.sin(c) @ u", 1))
+    loop = f"lambda c, u: ({layer}, {kept})"
+    s.emit(f"lax.scan({loop}, {h}, {own}, reverse={s.chance(0.2)})[{used}]")
+
+
 @operation(1.2)
 def scan_time(s):
     """A scan over some leading axis."""
