@@ -33,7 +33,7 @@ from ltjax._numerics import at_least_float32, widest
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._jaxpr import Value, bodies, dtype_of, shape_of
 from ltjax.jacobian._parts import LoopTap, Tap
-from ltjax.jacobian._placement import reshape
+from ltjax.jacobian._placement import explicit_sharding, reshape
 from ltjax.jacobian._products import each_step
 from ltjax.jacobian._rules import ELEMENTWISE, SHARED
 
@@ -359,7 +359,8 @@ def rows_of(tap: Tap, position: int, operands, cotangents, numbers) -> TapRows:
     if isinstance(tap, LoopTap):
         if tap.layered and not bodies(tap.op):
             return LayerRows(tap, position, operands, cotangents, numbers)
-        if _mergeable(tap, position):
+        placed = explicit_sharding(jax.typeof(cotangents[0])) is not None
+        if _mergeable(tap, position) and not placed:
             operands, cotangents = _merged(tap, operands, cotangents, numbers.size)
             return rows_of(tap.step, position, operands, cotangents, numbers)
     kinds = _fitting(tap, position)

@@ -119,12 +119,19 @@ class LinearizedJacobian(Jacobian):
                 "constant) or 'attribution' (layer by layer)."
             )
         tapped = self._by_definition(definition)
-        if tapped is None and self._plan and self._plan.independent:
-            tapped = Intercepted(self._plan, jax.tree.leaves(self.params))
-            tapped = tapped if tapped.cheap(_kept(self.params, mask)) else None
+        if tapped is None:
+            tapped = self._evaluated_again(_kept(self.params, mask))
         if tapped:
             return _tapped_norms(tapped, self.params, mask, chunk_size)
         return self._map_rows(_norm(mask, self.dtype), chunk_size)
+
+    def _evaluated_again(self, keep: list[bool]) -> Intercepted | None:
+        """What has norms without the rows, at the price of another forward pass."""
+        plan = self._plan
+        if plan is None or not (plan.independent and plan.on_one_mesh):
+            return None
+        tapped = Intercepted(plan, jax.tree.leaves(self.params))
+        return tapped if tapped.cheap(keep) else None
 
     def _by_definition(self, definition: str | None) -> Intercepted | None:
         """What computes a definition of the rows, or None for the rows themselves."""

@@ -62,7 +62,8 @@ class Plan(Part):
     @property
     def on_one_mesh(self) -> bool:
         """Whether values of all operations can meet each other."""
-        return not mixes_meshes(v.aval for op in self.program.ops for v in op.outputs)
+        ops = (inner for op in self.program.ops for inner in nested(op))
+        return not mixes_meshes(v.aval for op in ops for v in op.outputs)
 
     @property
     def reason(self) -> str:
