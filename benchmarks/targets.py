@@ -16,6 +16,15 @@ class Target(NamedTuple):
 PEER_SPEEDUP = 2.0  # of GDW over a PyTorch step by double backward
 HOST_OVERHEAD = 1.2  # of a step of a tiny model
 
+LOOPS = {  # of `benchmarks.loops`
+    ("scan", "weighted"): Target(flops=1.02, memory=1.05),
+    ("scan", "dots"): Target(flops=1.45, memory=1.3),
+    ("scan", "norms"): Target(flops=1.5, memory=1.3),
+    ("checkpoint", "weighted"): Target(flops=1.02, memory=1.05),
+    ("checkpoint", "dots"): Target(flops=1.7, memory=1.3),
+    ("checkpoint", "norms"): Target(flops=2.4, memory=1.3),
+}
+
 _FREE = Target(1.02, 1.05, 1.05)
 _NONE = Target()
 
