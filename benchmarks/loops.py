@@ -10,8 +10,7 @@ outside of them. Of a condition it counts the dearer branch: norms include the d
 form, which is taken only where a row cancels.
 """
 
-import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +53,12 @@ def make_params(key: jax.Array, size: Size):
 
 def losses_of(params, x: jax.Array, heads: int, *, checkpoint: bool) -> jax.Array:
     """One loss per example: the mean square of the last tokens."""
-    block = functools.partial(_block, heads)
-    block = jax.checkpoint(block, prevent_cse=False) if checkpoint else block
-    h, _ = lax.scan(lambda h, p: (block(h, p), None), x, params)
+
+    def block(h, p):
+        return _block(heads, h, p), None
+
+    step = jax.checkpoint(block, prevent_cse=False) if checkpoint else block
+    h, _ = lax.scan(step, x, params)
     return jnp.square(h).mean((1, 2))
 
 
@@ -105,7 +107,7 @@ def measure(size: Size, *, checkpoint: bool) -> dict[str, tuple[float, int]]:
 
     found = {}
     for step in (plain, weighted, dots, norms):
-        compiled = jax.jit(step).lower(params, params).compile()
+        compiled: Any = jax.jit(step).lower(params, params).compile()
         memory = compiled.memory_analysis().temp_size_in_bytes
         found[step.__name__] = compiled.cost_analysis()["flops"], memory
     return found
