@@ -156,7 +156,8 @@ class MaskedRows(TapRows):
 
     def one(self, example):
         def masked(d, axis):
-            owner = lax.broadcasted_iota(jnp.int32, d.shape, axis)
+            place = explicit_sharding(jax.typeof(d))
+            owner = lax.broadcasted_iota(jnp.int32, d.shape, axis, out_sharding=place)
             mine = owner // (d.shape[axis] // self._size) == example
             return jnp.where(mine, d, jnp.zeros_like(d))
 
@@ -359,8 +360,7 @@ def rows_of(tap: Tap, position: int, operands, cotangents, numbers) -> TapRows:
     if isinstance(tap, LoopTap):
         if tap.layered and not bodies(tap.op):
             return LayerRows(tap, position, operands, cotangents, numbers)
-        placed = explicit_sharding(jax.typeof(cotangents[0])) is not None
-        if _mergeable(tap, position) and not placed:
+        if _mergeable(tap, position):
             operands, cotangents = _merged(tap, operands, cotangents, numbers.size)
             return rows_of(tap.step, position, operands, cotangents, numbers)
     kinds = _fitting(tap, position)

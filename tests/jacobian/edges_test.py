@@ -148,8 +148,8 @@ def _products(w, x, direction, model=_model):
     return dots, norms, jac.dense(), jac.vjp(losses)
 
 
-def _rows_apart(w, x, direction):
-    """Nothing can be intercepted: most products are inside a scan."""
+def _in_a_loop(w, x, direction):
+    """All iterations have the same parameters."""
 
     def model(w, x):
         step = lambda h, _: (jnp.tanh(h @ w["w"] @ w["w"].T), None)  # noqa: E731
@@ -158,7 +158,33 @@ def _rows_apart(w, x, direction):
     return _products(w, x, direction, model)
 
 
-@pytest.mark.parametrize("products", [_products, _rows_apart])
+def _checkpointed(w, x, direction):
+    """Norms evaluate the function again."""
+
+    def model(w, x):
+        layer = jax.checkpoint(lambda h, w: jnp.tanh(h @ w @ w.T))
+        return _model(w, layer(layer(x, w["w"]), 2 * w["w"]))
+
+    return _products(w, x, direction, model)
+
+
+def _rows_apart(w, x, direction):
+    """Nothing can be intercepted: the loop changes the parameters."""
+
+    def model(w, x):
+        def step(carry, _):
+            h, p = carry
+            return (jnp.tanh(h @ p @ p.T), jnp.sin(p)), None
+
+        return _model(w, lax.scan(step, (x, w["w"]), length=3)[0][0])
+
+    return _products(w, x, direction, model)
+
+
+PRODUCTS = [_products, _in_a_loop, _checkpointed, _rows_apart]
+
+
+@pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize("check_vma", [False, True])
 def test_inside_shard_map(products, check_vma, eight_devices):
     w, x = _data()
@@ -188,7 +214,7 @@ def test_inside_shard_map(products, check_vma, eight_devices):
         np.testing.assert_allclose(got, total, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("products", [_products, _rows_apart])
+@pytest.mark.parametrize("products", PRODUCTS)
 def test_explicit_mesh_axes(products):
     w, x = _data()
     expected = jax.jit(products)(w, x, w)
