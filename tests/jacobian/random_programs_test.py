@@ -60,7 +60,7 @@ def _differentiable(seed, index):
     raise AssertionError(f"no draw of seed {seed} index {index} has a VJP")
 
 
-@pytest.mark.parametrize("seed", [1, 3, 4])
+@pytest.mark.parametrize("seed", [1, 7, 10])
 def test_examples_on_eight_devices(seed, eight_devices):
     program = networks.network(random.Random(f"sharded {seed}"), batch=8)
     outcome = check.check(program, seed, mesh=eight_devices)

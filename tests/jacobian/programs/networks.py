@@ -53,7 +53,7 @@ def network(rng: random.Random, batch: int | None = None) -> Program:
 
 def _layers(s: Scope, h: Var, number: int, coupled: bool) -> Var:
     for _ in range(number):
-        options = [_dense, _elementwise, _layout, _residual, _affine, _inner]
+        options = [_dense, _elementwise, _layout, _residual, _affine, _inner, _loop]
         if coupled:
             options += [_statistic] * 4
         if s.depth < 2:
@@ -158,6 +158,35 @@ def _inner(s, h):
         ),
         h,
     )
+
+
+def _loop(s, h):
+    """Layers in loops: parameters of their own, the same ones, or both."""
+    d, n = h.shape[-1], s.any(1, 2, 3, s.batch)
+    own, same = _parameter(s, n, d, d), _parameter(s, d, d)
+    step = s.any(
+        "jnp.tanh(c @ u)",
+        f"jnp.tanh(c @ {same})",
+        f"jnp.sin(c @ u) + c @ {same}.T",
+        f"c @ (u / (1 + jnp.abs(u).sum())) * {same}[0]",
+        f"c + jnp.tanh(c @ {same} + u[0])",
+        f"lax.cond(u.sum() > 0, lambda c: c @ u, lambda c: jnp.sin(c) @ {same}, c)",
+        f"lax.switch(1, [jnp.sin, lambda c: c @ {same} * u[0]], c)",
+        f"lax.scan(lambda r, w: (jnp.tanh(r @ w + r @ u), None), c, {own})[0]",
+        f"lax.fori_loop(0, 2, lambda i, r: jnp.tanh(r @ {own}[i % {n}] + c @ u), c)",
+        f"lax.scan(lambda r, _: (r @ {same}, jnp.sin(r) @ u), c, None, 2)[1].sum(0)",
+    )
+    if s.chance(0.4):
+        policy = s.any("", ", policy=jax.checkpoint_policies.dots_saveable")
+        step = f"jax.checkpoint(lambda c, u: {step}{policy})(c, u)"
+    if s.chance(0.2):
+        step = f"jax.jit(lambda c, u: {step})(c, u)"
+    kept = s.any("None", "None", "c @ u", "c.T")
+    result = {"None": "[0]", "c @ u": "[1].sum(0)", "c.T": "[1].sum(0).T"}[kept]
+    unroll = s.any("", "", ", unroll=2")
+    options = f"reverse={s.chance(0.3)}{unroll}"
+    loop = f"lax.scan(lambda c, u: ({step}, {kept}), h, {own}, {options}){result}"
+    return _each(s, loop, h)
 
 
 def _residual(s, h):

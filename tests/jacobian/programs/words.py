@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from tests.jacobian.programs import rules
@@ -35,6 +36,24 @@ def _once(f, p, h):
     return f(p, h)
 
 
+def _halved(p):
+    return jax.tree.map(lambda x: x / 2, p)
+
+
+def _layers(f, p, h):
+    """A loop over parameters that are stacked."""
+    stacked = jax.tree.map(lambda a, b: jnp.stack([a, b]), p, _halved(p))
+    return lax.scan(lambda c, q: (f(q, c), None), h, stacked, reverse=True)[0]
+
+
+def _layers_apart(f, p, h):
+    return f(p, f(_halved(p), h))
+
+
+def _again(f, p, h):
+    return lax.scan(lambda c, _: (f(p, c), None), h, None, length=2)[0]
+
+
 # Ways to wrap a block, and what they amount to.
 WRAPPERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "plain": (_once, _once),
@@ -48,9 +67,16 @@ WRAPPERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         lambda f, p, h: lax.switch(1, [lambda p, h: -f(p, h), f], p, h),
         _once,
     ),
-    "scan": (
-        lambda f, p, h: lax.scan(lambda c, _: (f(p, c), None), h, None, length=2)[0],
+    "scan": (_again, _twice),
+    "scan of checkpoints": (lambda f, p, h: _again(jax.checkpoint(f), p, h), _twice),
+    "checkpointed scan": (
+        lambda f, p, h: jax.checkpoint(lambda p, h: _again(f, p, h))(p, h),
         _twice,
+    ),
+    "layers": (_layers, _layers_apart),
+    "checkpointed layers": (
+        lambda f, p, h: _layers(jax.checkpoint(f, prevent_cse=False), p, h),
+        _layers_apart,
     ),
     "fori": (lambda f, p, h: lax.fori_loop(0, 2, lambda i, c: f(p, c), h), _twice),
     "custom_vjp": (rules.wrapped_vjp, _once),
