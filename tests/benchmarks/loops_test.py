@@ -20,7 +20,7 @@ def test_products_of_the_scanned_transformer(checkpoint, x64):
     direction = random_like(params)
 
     def losses_fn(p):
-        with jax.numpy_rank_promotion("allow"):
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             return loops.losses_of(p, x, SIZE.heads, checkpoint=checkpoint)
 
     def both(params):
