@@ -1,15 +1,7 @@
 """The trainer through its real entry point, on sets that need no download."""
 
 import json
-import os
-import random
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,13 +13,15 @@ from pyarrow import parquet
 from experiments import configs, datasets, suspects, train
 from experiments.models import Outputs
 from tests.experiments.datasets import formats
-
-ROOT = Path(__file__).parents[2]
-TINY = ("--model.hidden", "8", "--no-progress", "--crop", "0", "--no-flip")
-DIGITS = (
-    *("smoke", *TINY, "--data.name", "digits", "--data.meta-size", "50"),
-    *("--batch-size", "96"),
+from tests.experiments.runs import (
+    DIGITS,
+    TINY,
+    arrays,
+    assert_same,
+    rows,
+    run,
 )
+
 METHODS = {
     **{
         f"{loss}": ("--method.loss", loss)
@@ -51,36 +45,6 @@ METHODS = {
         *("--method.post-hoc", "multiplicative"),
     ),
 }
-
-
-def run(folder, *argv, devices=1):
-    """Exit status of the command line, on a few of the virtual devices."""
-    where = ("--out", str(folder), "--devices", str(devices))
-    return train.main([*argv, *where])
-
-
-def rows(folder):
-    return [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def arrays(folder, name="last.npz"):
-    return dict(np.load(folder / name))
-
-
-def assert_same(a, b, **tolerance):
-    assert a.keys() == b.keys()
-    for name in a:
-        if tolerance:
-            np.testing.assert_allclose(a[name], b[name], **tolerance, err_msg=name)
-        else:
-            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-
-
-def without_times(history):
-    return [
-        {k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")}
-        for row in history
-    ]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -360,106 +324,6 @@ def test_settings_can_be_completed(capsys):
     script = capsys.readouterr().out
     assert re.search(r"^complete .* train$", script, re.MULTILINE)
     assert "--data.noise-rate" in script
-
-
-# Real processes
-
-
-def start(folder, *argv, cached=True):
-    environment = {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": "1",
-        "JAX_ENABLE_COMPILATION_CACHE": str(cached),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", *argv, "--out", str(folder)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
-
-
-def newest_checkpoint(folder):
-    names = [p.name for p in (folder / "checkpoints").glob("*") if p.name.isdigit()]
-    return max(map(int, names), default=0)
-
-
-def kill_and_resume(tmp_path, settings, signals, rng, cached):
-    """Kills a run at random moments; compares its end with an undisturbed one."""
-    settings = (*DIGITS, *settings)
-    finish(start(tmp_path / "whole", *settings, cached=cached))
-    last = newest_checkpoint(tmp_path / "whole")
-    reached = 0
-    for number in signals:
-        process = start(tmp_path / "killed", *settings, cached=cached)
-        while newest_checkpoint(tmp_path / "killed") <= reached:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.2))
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM), output
-        reached = newest_checkpoint(tmp_path / "killed")
-        assert reached < last
-    output = finish(start(tmp_path / "killed", *settings, cached=cached))
-    assert "continues at epoch" in output
-    assert_same(arrays(tmp_path / "whole"), arrays(tmp_path / "killed"))
-    assert_same(
-        arrays(tmp_path / "whole", "best.npz"),
-        arrays(tmp_path / "killed", "best.npz"),
-    )
-    assert without_times(rows(tmp_path / "whole")) == without_times(
-        rows(tmp_path / "killed")
-    )
-
-
-GDW_STEPS = (
-    *("--method.weighting", "gdw", "--scan", "False", "--checkpoint-steps", "2"),
-    *("--meta-batch-size", "16", "--crop", "1"),
-)
-
-
-def test_killed_runs_end_with_the_same_bits(tmp_path):
-    """All processes run the same compiled programs; below, each compiles its own."""
-    signals = (signal.SIGKILL, signal.SIGTERM)
-    settings = (*GDW_STEPS, "--epochs", "7", "--eval-every", "5")
-    kill_and_resume(tmp_path, settings, signals, random.Random(0), cached=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("weighting", ["absgd", "gradtail", "mw_net"])
-def test_runs_killed_often_end_with_the_same_bits(weighting, tmp_path):
-    signals = [signal.SIGKILL] * 8
-    settings = (*GDW_STEPS, "--method.weighting", weighting, "--epochs", "150")
-    kill_and_resume(tmp_path, settings, signals, random.Random(1), cached=False)
-
-
-def test_two_processes_give_the_numbers_of_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    settings = (*DIGITS, "--method.weighting", "gdw", "--meta-batch-size", "16")
-    several = ("--coordinator", f"localhost:{port}", "--num-processes", "2")
-    processes = [
-        start(tmp_path / "two", *settings, *several, "--process-id", str(i))
-        for i in range(2)
-    ]
-    for process in processes:
-        finish(process)
-    assert run(tmp_path / "one", *settings) == 0
-    assert_same(
-        arrays(tmp_path / "two"), arrays(tmp_path / "one"), rtol=1e-3, atol=1e-5
-    )
-    (two,), (one,) = rows(tmp_path / "two"), rows(tmp_path / "one")
-    np.testing.assert_allclose(two["train/loss"], one["train/loss"], rtol=1e-4)
 
 
 def test_every_preset_is_consistent():
