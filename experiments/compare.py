@@ -19,6 +19,7 @@ shows what simply training on it is worth.
 
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,11 +28,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.table import Table
 
-from experiments.digits import tuning
-from experiments.digits.draws import NOISE_RATE, Scenario, long_tail_counts
-from experiments.digits.tuning import Entry, Result, difference, mean_std, short
+from experiments.configs import commands
+from experiments.digits import display, tuning
+from experiments.digits.draws import Scenario
+from experiments.digits.page import part
+from experiments.digits.tuning import Entry, Result
 from experiments.methods import (
     Absgd,
     ClassBalanced,
@@ -43,11 +45,11 @@ from experiments.methods import (
     MwNet,
 )
 from experiments.records.environment import environment
-from experiments.records.files import plain, write_json
-from experiments.reporting import plots
-from ltjax import metrics
+from experiments.records.files import flat, plain, write_json
+from experiments.reporting import page
+from experiments.reporting.page import Repeat
+from experiments.reporting.tables import on_screen
 
-MANY, FEW = 30, 10  # training examples of a class
 QUICK_SEEDS = 3
 FULL_SEEDS, FULL_SECONDS = 10, 124  # of CPU time, 2 cores of an AMD EPYC: compare.md
 
@@ -124,7 +126,8 @@ class Config:
     seeds: int = FULL_SEEDS
     """Runs of each candidate."""
     out: Path = Path("results/compare")
-    """Folder for results.json and the pictures; what it holds is replaced."""
+    """Folder for report.html, results.json and the pictures; what it holds is
+    replaced."""
     quick: bool = False
     """A quarter of the epochs and three seeds: to see it work, not to conclude."""
 
@@ -146,139 +149,6 @@ def plan(
 
 def _runs(names: Sequence[Name], scenarios: Sequence[Scenario], seeds: int) -> int:
     return seeds * sum(len(ENTRIES[n].candidates(s)) for n in names for s in scenarios)
-
-
-# Output
-
-
-def table(results: Mapping[str, Result], scenario: Scenario) -> Table:
-    """What is printed."""
-    long_tail = scenario == "long-tail"
-    columns = _shots() if long_tail else {}
-    out = Table(title=_title(scenario, results), title_justify="left")
-    out.add_column("method", no_wrap=True)
-    out.add_column("balanced", justify="right", no_wrap=True)
-    out.add_column("- CE", justify="right", no_wrap=True)
-    for column in (*columns, *(() if long_tail else ("wrong : right",))):
-        out.add_column(column, justify="right", no_wrap=True)
-    out.add_column("step cost", justify="right", no_wrap=True)
-    for result in results.values():
-        shots = [mean_std(result.accuracy[:, c].mean(1)) for c in columns.values()]
-        if not long_tail:
-            right, wrong = (w[:, -1].mean() for w in _by_rightness(result))
-            shots = [f"{wrong / right:.2f}"]
-        out.add_row(
-            result.label,
-            mean_std(result.balanced),
-            difference(result, results["ce"]),
-            *shots,
-            f"{result.cost:.2f}",
-        )
-    out.caption = (
-        "test accuracy in %: mean ± standard deviation over seeds; - CE: paired "
-        "difference ± standard error; step cost: time over that of plain SGD, "
-        "interleaved"
-    )
-    if not long_tail:
-        out.caption += "; wrong : right: mean weight of wrong over that of right labels"
-    return out
-
-
-def choices(results: Mapping[str, Result], scenario: Scenario) -> Table:
-    """What was tried and what was chosen."""
-    out = Table(title=f"{_title(scenario, results)}: hyperparameters")
-    out.title_justify = "left"
-    out.add_column("method", no_wrap=True)
-    out.add_column("candidates")
-    out.add_column("chosen on validation")
-    out.add_column("there", justify="right")
-    for result in results.values():
-        tried = {
-            k: ", ".join(dict.fromkeys(f"{c[k]:g}" for c, _ in result.validation))
-            for k in result.choice
-        }
-        if tuning.TAU in tried:
-            tried[tuning.TAU] = f"{tuning.TAUS[0]:g} to {tuning.TAUS[-1]:g}"
-        out.add_row(
-            result.label,
-            "; ".join(f"{short(k)} {v}" for k, v in tried.items()),
-            "; ".join(f"{short(k)} {v:g}" for k, v in result.choice.items()),
-            f"{100 * max(a for _, a in result.validation):.1f}",
-        )
-    return out
-
-
-def draw_pictures(
-    results: Mapping[str, Result], scenario: Scenario, out: Path
-) -> list[Path]:
-    """Writes the PNGs of a scenario and returns their paths."""
-    title = _title(scenario, results)
-    by_label = {result.label: result for result in results.values()}
-    weighted = {
-        label: result
-        for label, result in by_label.items()
-        if np.nanmax(np.abs(result.weights - 1)) > 1e-3
-    }
-    paths = []
-
-    def path(name):
-        paths.append(out / f"{scenario}-{name}.png")
-        return paths[-1]
-
-    plots.summary(
-        path("summary"),
-        {label: 100 * r.balanced for label, r in by_label.items()},
-        title=title,
-        xlabel="balanced test accuracy, % (dots: seeds; bars: one standard deviation)",
-    )
-    epochs = np.arange(1, results["ce"].loss.shape[1] + 1)
-    plots.curves(
-        path("losses"),
-        {
-            label: {"training": (epochs, r.loss), "validation": (epochs, r.val_loss)}
-            for label, r in by_label.items()
-        },
-        title=f"{title}: loss",
-        ylabel="loss",
-        styles={"training": {"ls": "--"}, "validation": {"ls": "-"}},
-        baseline="CE",
-        log=True,
-    )
-    if scenario == "long-tail":
-        counts = list(map(str, long_tail_counts()))
-        plots.by_frequency(
-            path("accuracy"),
-            {label: 100 * r.accuracy for label, r in by_label.items()},
-            counts,
-            title=f"{title}: accuracy by class",
-            ylabel="test accuracy, %",
-            top=102,
-        )
-        if weighted:
-            plots.weights_over_time(
-                path("weights"),
-                {label: _by_class(r).mean(0) for label, r in weighted.items()},
-                counts,
-                title=f"{title}: weights",
-            )
-    elif weighted:
-        plots.curves(
-            path("weights"),
-            {
-                label: {
-                    name: (epochs, w)
-                    for name, w in zip(
-                        plots.RIGHT_AND_WRONG, _by_rightness(r), strict=True
-                    )
-                }
-                for label, r in weighted.items()
-            },
-            title=f"{title}: weights",
-            ylabel="mean weight",
-            styles=plots.RIGHT_AND_WRONG,
-            wide=True,
-        )
-    return paths
 
 
 def as_json(results: Mapping[str, Result]) -> dict[str, Any]:
@@ -330,36 +200,40 @@ def main(config: Config) -> None:
         "results": {scenario: as_json(own) for scenario, own in results.items()},
     }
     write_json(config.out / "results.json", content)
+    parts = []
     for scenario, own in results.items():
-        console.print(choices(own, scenario), "")
-        console.print(table(own, scenario), "")
-        for path in draw_pictures(own, scenario, config.out):
-            console.print(f"  {path}", highlight=False)
+        console.print(on_screen(display.choices(own, scenario)), "")
+        console.print(on_screen(display.table(own, scenario)))
+        for remark in display.remarks(scenario):
+            console.print(f"  {remark}", highlight=False)
         console.print()
-    console.print(f"{config.out / 'results.json'}; {seconds:.0f} s of training")
+        pictures = display.draw_pictures(own, scenario, config.out)
+        parts.append(part(own, scenario, pictures, _repeat(config, content)))
+    page.write(config.out / "report.html", "All methods on handwritten digits", parts)
+    console.print(
+        f"{seconds:.0f} s of training. Written: results.json, pictures, and a page "
+        f"with everything in it:\n{config.out / 'report.html'}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
-def _title(scenario: Scenario, results: Mapping[str, Result]) -> str:
-    return f"Digits, {tuning.title(results, scenario)}"
-
-
-def _shots() -> dict[str, np.ndarray]:
-    shots = metrics.class_shots(long_tail_counts(), many=MANY, few=FEW)
-    return shots._asdict()
-
-
-def _by_class(result: Result) -> np.ndarray:
-    """``[S, E, C]`` weights relative to their mean over examples (no wrong labels)."""
-    weights = result.weights[:, :, 0]
-    share = long_tail_counts() / long_tail_counts().sum()
-    return weights / (weights * share).sum(-1, keepdims=True)
-
-
-def _by_rightness(result: Result) -> tuple[np.ndarray, np.ndarray]:
-    """``[S, E]`` weights of right and of wrong labels, relative to their mean."""
-    right, wrong = np.moveaxis(result.weights.mean(-1), -1, 0)
-    mean = (1 - NOISE_RATE) * right + NOISE_RATE * wrong
-    return right / mean, wrong / mean
+def _repeat(config: Config, content: Mapping[str, Any]) -> Repeat:
+    """What the page says of how the comparison was made."""
+    versions, device, commit = content["environment"].values()
+    command = ["python", "-m", "experiments.compare"]
+    command += commands.changes(Config(), plain(config))
+    return Repeat(
+        "The comparison",
+        [shlex.join(command)],
+        [
+            ", ".join(f"{name} {version}" for name, version in versions.items()),
+            f"device {device['kind']}, {device['cpu_cores']} cores; "
+            f"{content['seconds']:.0f} s of training",
+            f"commit {commit}",
+        ],
+        {name: json.dumps(v) for name, v in flat(content["config"]).items()},
+    )
 
 
 def _rounded(values: np.ndarray) -> list:

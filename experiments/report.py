@@ -4,8 +4,9 @@
 
 RUNS are run folders of experiments.train, or folders of them. Runs whose settings
 differ by seeds alone are averaged; runs on different data get separate
-sections. Written to DIR: report.md, report.json and the pictures. Unfinished runs are
-included and marked. See docs/reports.md.
+sections. Written to DIR: report.html, one page with everything in it; report.md,
+report.json and the pictures. Unfinished runs are included and marked. See
+docs/reports.md.
 """
 
 import dataclasses
@@ -19,8 +20,10 @@ from rich.console import Console
 
 from experiments.records.files import write_json, write_text
 from experiments.records.runs import RecordError, read_runs
+from experiments.reporting import page
 from experiments.reporting.document import bullets, contents, draw, markdown
 from experiments.reporting.groups import arrange
+from experiments.reporting.parts import part
 from experiments.reporting.tables import on_screen, tables
 
 
@@ -33,8 +36,8 @@ class Arguments:
     ]
     """Run folders, or folders of run folders."""
     out: Path = Path("report")
-    """Folder for report.md, report.json and the pictures. Files of an earlier report in
-    it are replaced."""
+    """Folder for report.html, report.md, report.json and the pictures. Files of an
+    earlier report in it are replaced."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,12 +71,14 @@ def report(paths: Sequence[Path], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False)
     text = ["# Results", "", *bullets(notes)]
-    found = []
+    found, parts = [], []
     for section in sections:
         made = tables(section)
         pictures = draw(section, out)
         found.append(contents(section, pictures))
         text += markdown(section, made, pictures)
+        shown = [(out / name, caption) for name, caption in pictures]
+        parts.append(part(section, made, shown))
         console.rule(section.title)
         for table in made[:2]:
             console.print(on_screen(table))
@@ -81,8 +86,10 @@ def report(paths: Sequence[Path], out: Path) -> None:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     write_text(out / "report.md", "\n".join(text))
     write_json(out / "report.json", {"notes": notes, "sections": found})
+    page.write(out / "report.html", "Results", parts, notes)
     console.print(
-        f"written: {out / 'report.md'}, report.json and pictures", soft_wrap=True
+        f"written: {out / 'report.html'}, report.md, report.json and pictures",
+        soft_wrap=True,
     )
 
 

@@ -29,7 +29,7 @@ from ltjax import data
 
 BATCH, STEPS = 50, 20  # STEPS make an epoch
 
-HeldOut = Literal["val", "test"]
+Split = Literal["train", "val", "test"]
 
 
 class Task(NamedTuple):
@@ -61,7 +61,7 @@ class EpochLog(NamedTuple):
     weights: np.ndarray  # [..., 2, C]: mean by whether the label is wrong, and by class
     losses: np.ndarray  # [..., 2, C]
     val_loss: np.ndarray
-    val_accuracy: np.ndarray
+    val_accuracy: np.ndarray  # [..., C]
     seconds: float  # of training, evaluation left out
 
 
@@ -105,6 +105,10 @@ class Sweep:
         )
         networks = _networks(task.model, len(draws))
         self._state = self._compiled.init(self._numbers, self._seeds, *networks[1:])
+        self.example_weights = np.full(
+            (len(candidates), *self._seeds.given.shape), np.nan, np.float32
+        )
+        """``[candidates, seeds, N]``: the last ones, NaN for what is not trained on."""
 
     def epoch(self) -> EpochLog:
         """Trains all runs for an epoch."""
@@ -118,18 +122,28 @@ class Sweep:
         )
         jax.block_until_ready(self._state)
         seconds = time.perf_counter() - start
+        log = jax.device_get(log)
+        self._keep(order, log.pop("example_weights"))
         labels = np.stack([d.labels[d.val] for d in self._draws])
         logits = self.logits("val")
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[None])
+        of_class = np.eye(NUM_CLASSES)[labels]  # [seeds, examples, C]
+        right = logits.argmax(-1) == labels
         return EpochLog(
-            **jax.device_get(log),
+            **log,
             val_loss=np.asarray(losses.mean(-1)),
-            val_accuracy=(logits.argmax(-1) == labels).mean(-1),
+            val_accuracy=(right[..., None] * of_class).sum(-2) / of_class.sum(-2),
             seconds=seconds,
         )
 
-    def logits(self, split: HeldOut) -> np.ndarray:
-        """``[candidates, seeds, examples, classes]`` of a held-out split."""
+    def _keep(self, order: np.ndarray, weights: np.ndarray) -> None:
+        """Overwrites weights by those of the batches, ``order [seeds, steps, B]``."""
+        for seed, steps in enumerate(order):
+            for step, batch in enumerate(steps):
+                self.example_weights[:, seed, batch] = weights[:, seed, step]
+
+    def logits(self, split: Split) -> np.ndarray:
+        """``[candidates, seeds, examples, classes]`` of a split."""
         index = np.stack([getattr(d, split) for d in self._draws])
         return np.asarray(self._compiled.logits(self._state, index))
 
@@ -198,6 +212,7 @@ def _compiled(task: Task, epochs: int) -> _Compiled:
             "loss": losses.mean(),
             "weights": mean_by_group(weights),
             "losses": mean_by_group(losses),
+            "example_weights": weights,
         }
         return state, log
 

@@ -23,6 +23,7 @@ from experiments.digits.draws import (
 from experiments.methods import MethodConfig
 from experiments.methods.post_hoc import adjusted
 from experiments.models import ModelConfig
+from experiments.records.examples import opinions
 from ltjax import metrics
 
 TAU = "method.post_hoc_tau"
@@ -77,6 +78,8 @@ class Result(NamedTuple):
     losses: np.ndarray  # [S, E, 2, C]
     loss: np.ndarray  # [S, E]
     val_loss: np.ndarray  # [S, E]
+    val_by_epoch: np.ndarray  # [S, E, C] accuracy, before any adjustment
+    examples: dict[str, np.ndarray]  # training set of the first seed, as runs export it
     cost: float  # seconds of an epoch over those of the baseline
 
     @property
@@ -174,15 +177,29 @@ def _result(entry, scenario, own, draws, log) -> Result:
         losses=history("losses"),
         loss=history("loss"),
         val_loss=history("val_loss"),
+        val_by_epoch=history("val_accuracy"),
+        examples=_examples(own, draws[0], i),
         cost=np.nan,
     )
+
+
+def _examples(own: sweep.Sweep, draw: Draw, candidate: int) -> dict[str, np.ndarray]:
+    """What is known of the first seed's training examples."""
+    labels, clean = draw.given[draw.train], draw.labels[draw.train]
+    return {
+        "indices": draw.train,
+        "weights": own.example_weights[candidate, 0, draw.train],
+        "labels": labels,
+        "clean_labels": clean,
+        "changed": labels != clean,
+    } | opinions(own.logits("train")[candidate, 0], labels)
 
 
 def _accuracy(
     entry: Entry,
     own: sweep.Sweep,
     draws: Sequence[Draw],
-    split: sweep.HeldOut,
+    split: sweep.Split,
     tau: float | None,
 ) -> np.ndarray:
     """``[candidates, seeds, C]`` accuracy of each class."""

@@ -21,6 +21,18 @@ example's last step, the margin is the mean over epochs (AUM), probability and q
 are what the trained network gives the label."""
 
 
+def opinions(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """What a network with these logits ``[N, C]`` says of the labels ``[N]``."""
+    z = logits.astype(np.float64)
+    powers = np.exp(z - z.max(axis=1, keepdims=True))
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    return {
+        "predictions": z.argmax(axis=1),
+        "probabilities": probabilities[np.arange(len(labels)), labels],
+        "quality": metrics.label_quality(probabilities, labels),
+    }
+
+
 def suspicion(examples: Examples) -> dict[str, np.ndarray]:
     """Scores by name, high where a label is probably wrong, -inf where unknown.
 

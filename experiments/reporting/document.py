@@ -39,11 +39,14 @@ def markdown(
     lines = [f"## {section.title}", ""]
     for table in tables:
         lines += [f"**{table.title}**", "", *grid(table.columns, table.rows), ""]
-    lines += bullets(_legend(section))
+    lines += bullets(legend(section))
     lines += _weights_text(section)
     for name, caption in pictures:
         lines += [f"![{caption}]({name})", "", caption, ""]
-    return [*lines, "### How the numbers came about", "", *_provenance(section)]
+    lines += ["### How the numbers came about", ""]
+    for group in section.groups:
+        lines += [f"**{group.label}**", "", *bullets(provenance(group))]
+    return lines
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -57,7 +60,7 @@ def bullets(lines: Sequence[str]) -> list[str]:
     return [*(f"- {line}" for line in lines), ""] if lines else []
 
 
-def _legend(section: Section) -> list[str]:
+def legend(section: Section) -> list[str]:
     """Explains what the tables show."""
     lines = ["Mean ± sample standard deviation over seeds."]
     if section.facts["shots"] is not None:
@@ -92,28 +95,22 @@ def _legend(section: Section) -> list[str]:
     return lines
 
 
-def _provenance(section: Section) -> list[str]:
-    lines = []
-    for group in section.groups:
-        facts = group.runs[0].facts
-        changed = (
-            f"{k} {json.dumps(here)} (preset: {json.dumps(there)})"
-            for k, (here, there) in sorted(group.changed_settings.items())
-        )
-        versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
-        lines += [f"**{group.label}**", ""]
-        lines += bullets(
-            [
-                f"preset {group.preset}; changed: {', '.join(changed) or 'nothing'}",
-                f"seeds {', '.join(str(run.seeds[0]) for run in group.runs)}; split "
-                + ", ".join(sorted({run.facts["digest"][:12] for run in group.runs})),
-                f"device {_device(facts)}; {versions}",
-                "commit "
-                + ", ".join(sorted({str(run.facts["commit"]) for run in group.runs})),
-                "runs " + " ".join(shlex.quote(str(run.path)) for run in group.runs),
-            ]
-        )
-    return lines
+def provenance(group: Group) -> list[str]:
+    """How the numbers of a method came about, in lines."""
+    facts = group.runs[0].facts
+    changed = (
+        f"{k} {json.dumps(here)} (preset: {json.dumps(there)})"
+        for k, (here, there) in sorted(group.changed_settings.items())
+    )
+    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
+    return [
+        f"preset {group.preset}; changed: {', '.join(changed) or 'nothing'}",
+        f"seeds {', '.join(str(run.seeds[0]) for run in group.runs)}; split "
+        + ", ".join(sorted({run.facts["digest"][:12] for run in group.runs})),
+        f"device {_device(facts)}; {versions}",
+        "commit " + ", ".join(sorted({str(run.facts["commit"]) for run in group.runs})),
+        "runs " + " ".join(shlex.quote(str(run.path)) for run in group.runs),
+    ]
 
 
 def _device(facts: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import matplotlib.colors
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
@@ -67,6 +68,12 @@ def colors(labels: Sequence[str]) -> dict[str, str]:
     known = {label: _KNOWN[label] for label in labels if label in _KNOWN}
     free = (shade for shade in _COLORS if shade not in known.values())
     return {label: known.get(label) or next(free, GREY) for label in labels}
+
+
+def shades(count: int) -> list[str]:
+    """Colours of classes, or groups of these, the most frequent first."""
+    scale = plt.get_cmap("viridis")(np.linspace(0, 0.9, count))
+    return [matplotlib.colors.to_hex(shade) for shade in scale]
 
 
 def summary(
@@ -175,11 +182,11 @@ def weights_over_time(
 
     ``weights``: for each label, ``[epochs, C]``.
     """
-    shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(counts)))
+    drawn = shades(len(counts))
     with panels(path, title, weights, wide=True) as axes:
         for label, ax in axes.items():
             own = np.asarray(weights[label])
-            for c, shade in enumerate(shades):
+            for c, shade in enumerate(drawn):
                 ax.plot(np.arange(1, len(own) + 1), own[:, c], color=shade, lw=1.6)
             ax.axhline(1, color=GREY, lw=1, ls="--", zorder=1)
             ax.set(title=label)
@@ -187,7 +194,7 @@ def weights_over_time(
             ax.set_ylim(min(low, 0.8) / 1.05, max(high, 1.25) * 1.05)
             log_axis(ax)
             outer_labels(ax, "epoch", "weight, mean of the class")
-        handles = [plt.Line2D([], [], color=s, lw=3) for s in shades]
+        handles = [plt.Line2D([], [], color=s, lw=3) for s in drawn]
         next(iter(axes.values())).figure.legend(
             handles,
             list(counts),

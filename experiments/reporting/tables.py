@@ -1,5 +1,6 @@
 """Tables of a report, printed and written as Markdown alike."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from experiments.reporting.numbers import (
     results,
     throughput,
 )
+
+_NUMBER = re.compile(r"[+-]?\d[\d,]*\.?\d*(e[+-]?\d+)?")
 
 
 class Table(NamedTuple):
@@ -110,7 +113,22 @@ def on_screen(table: Table) -> RichTable:
     """A table as it is printed."""
     drawn = RichTable(title=table.title)
     for i, column in enumerate(table.columns):
-        drawn.add_column(column, justify="left" if i == 0 else "right")
+        numbers = leading_numbers([row[i] for row in table.rows])
+        drawn.add_column(column, justify="left" if numbers is None else "right")
     for row in table.rows:
         drawn.add_row(*row)
     return drawn
+
+
+def leading_numbers(cells: Sequence[str]) -> list[float | None] | None:
+    """The numbers that cells begin with, None for blank ones.
+
+    It is None altogether if a cell is not blank and begins with none, or all are blank.
+    """
+    found = [_NUMBER.match(cell) for cell in cells]
+    known = [
+        match is not None or not cell for match, cell in zip(found, cells, strict=True)
+    ]
+    if not any(found) or not all(known):
+        return None
+    return [None if m is None else float(m[0].replace(",", "")) for m in found]

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.datasets import Splits
-from experiments.records.examples import detections, table
-from ltjax import metrics
+from experiments.records.examples import detections, opinions, table
 
 
 class Seen(NamedTuple):
@@ -65,12 +64,7 @@ def exported(seen: Seen, logits: np.ndarray | None, splits: Splits) -> dict[str,
         "changed": labels != splits.clean_targets,
     }
     if logits is not None:
-        z = logits.astype(np.float64)
-        powers = np.exp(z - z.max(axis=1, keepdims=True))
-        probabilities = powers / powers.sum(axis=1, keepdims=True)
-        found["predictions"] = z.argmax(axis=1)
-        found["probabilities"] = probabilities[np.arange(len(labels)), labels]
-        found["quality"] = metrics.label_quality(probabilities, labels)
+        found |= opinions(logits, labels)
     files: dict[str, Any] = {"example_weights.npz": found}
     if not splits.dense:
         for suffix in ("csv", "parquet"):
