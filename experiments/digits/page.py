@@ -33,7 +33,10 @@ def part(
     charts, galleries = details(results)
     return Part(
         display.title(results, scenario),
-        [display.table(results, scenario), display.choices(results, scenario)],
+        [
+            display.table(results, scenario)._replace(title="Test accuracy, %"),
+            display.choices(results, scenario)._replace(title="Hyperparameters"),
+        ],
         display.remarks(scenario),
         charts,
         galleries,

@@ -10,7 +10,7 @@ from bokeh.models.widgets.tables import DataTable, HTMLTemplateFormatter, TableC
 from experiments.reporting.charts import FONT
 from experiments.reporting.tables import Table, leading_numbers
 
-_ROW, _LETTER, _MARGIN = 26, 7.6, 26  # pixels
+_ROW, _LETTER, _MARGIN = 26, 7.2, 28  # pixels
 _STYLE = f"""
 .slick-cell, .slick-header-column {{ font: 14px {FONT}; }}
 .slick-header-column {{ font-weight: 600; }}

@@ -74,6 +74,14 @@ def test_runs_of_a_sweep_do_not_influence_each_other():
     np.testing.assert_allclose(after[1], before[1], atol=1e-6)
     assert np.abs(after[0] - before[0]).max() > 0.1
     np.testing.assert_allclose(log.weights, 1.0, rtol=1e-5)
+    assert log.val_accuracy.shape == (2, 2, 10)
+    labels = np.stack([d.labels[d.val] for d in draws])
+    right = (after.argmax(-1) == labels).mean(-1)
+    np.testing.assert_allclose(log.val_accuracy.mean(-1), right)  # 20 of each class
+    for seed, own in enumerate(draws):
+        weights = both.example_weights[:, seed]
+        np.testing.assert_allclose(weights[:, own.train], 1.0, rtol=1e-5)
+        assert np.isnan(np.delete(weights, own.train, axis=1)).all()
     alone = sweep.Sweep(task, [plain], draws[:1], epochs=2)
     alone.epoch()
     np.testing.assert_allclose(alone.logits("val")[0, 0], after[0, 0], atol=1e-4)
@@ -127,6 +135,13 @@ def test_main_writes_numbers_and_pictures(tmp_path, monkeypatch, capsys):
         *("long-tail-weights.png", "noise-losses.png", "noise-summary.png"),
         "noise-weights.png",
     ]
+    page = config.out / "report.html"
+    assert printed.rstrip().endswith(str(page))
+    text = page.read_text()
+    assert text.count("<h2>") == 1  # the noise of the second time
+    assert "Most suspicious labels: ABSGD, first seed" in text
+    assert text.count('alt="label ') == 2 * 24
+    assert "compare --methods absgd --scenario noise --out" in text
     for path in config.out.glob("*.png"):
         image = matplotlib.image.imread(path)[..., :3]
         assert image.min() < 0.5 < image.mean()

@@ -11,106 +11,15 @@ from experiments import configs, report, train
 from experiments.methods import Absgd, MethodConfig, SymmetricCrossEntropy
 from experiments.records import files
 from experiments.records import runs as records
-from experiments.records.folder import RunFolder
-from experiments.reporting import groups, mechanisms, numbers, series
+from experiments.reporting import groups, mechanisms, series
+from tests.experiments.folders import COUNTS, export_weights, make_run
 
-EPOCHS, CLASSES = 6, 10
-COUNTS = [500, 300, 200, 120, 80, 50, 30, 18, 10, 5]
 ABSGD_ON_SCE = files.plain(
     MethodConfig(loss=SymmetricCrossEntropy(), weighting=Absgd())
 )
 CLASSIFICATION = {
     *("learning", "losses", "frequency", "reliability", "tightness", "fisher"),
 }
-
-
-def make_run(
-    path,
-    *,
-    preset="ce-cifar10-unif40-small",
-    seed=0,
-    accuracy=(0.1, 0.2, 0.6, 0.3, 0.4, 0.5),
-    val=(0.1, 0.2, 0.7, 0.3, 0.4, 0.5),
-    finished=True,
-    counts=COUNTS,
-    **changes,
-):
-    """A run folder as training leaves it; accuracies by epoch."""
-    config = files.plain(configs.PRESETS[preset].config) | {
-        "seed": seed,
-        "epochs": EPOCHS,
-    }
-    for name, value in changes.items():
-        part, _, field = name.partition("__")
-        config[part] = config[part] | {field: value} if field else value
-    folder = RunFolder(path, True)
-    regression = config["method"]["loss"]["name"] == "mse"
-    facts = {
-        "preset": preset,
-        "seed": seed,
-        "config": config,
-        "versions": {"jax": "1.2.3"},
-        "device": {"platform": "cpu", "kind": "cpu", "count": 1, "cpu_cores": 2},
-        "commit": "abc",
-        "digest": "d" * 64,
-        "class_counts": None if regression else list(counts),
-        "shots": None if regression else [100, 20],
-    }
-    folder.start(facts, {"train": np.arange(4)})
-    classes = 3 if regression else len(counts)
-    rows = []
-    for i, (test, validation) in enumerate(zip(accuracy, val or accuracy, strict=True)):
-        row = {
-            "epoch": i + 1,
-            "step": 10 * (i + 1),
-            "train/loss": 2.0 - test,
-            "train/weighted_loss": 1.0 - test,
-            "weights/mean": 2.0,
-            "weights/std": 1.0,
-            "weights/by_class": [None, *(np.arange(1, classes) / 2)],
-            "seconds": 100.0 if i == 0 else 2.0,
-            "examples_per_second": None,
-        }
-        for split, value in (("test", test), ("val", validation)):
-            if split == "val" and val is None:
-                continue
-            if regression:
-                row |= {f"{split}/{e}": 10 * value for e in numbers.ERRORS}
-                row |= {f"{split}/few_{e}": 20 * value for e in numbers.ERRORS}
-            else:
-                row |= {"weights/unchanged_labels": 2.5, "weights/changed_labels": 1.0}
-                row |= {f"{split}/{k}": value for k in ("accuracy", "ece", "loss")}
-                row[f"{split}/balanced_accuracy"] = value
-                row[f"{split}/few"] = value / 2
-                row[f"{split}/fisher_ratio"] = 1 + value
-                row[f"{split}/per_class_accuracy"] = [value] * classes
-        rows.append(row)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    files.write_text(path / "metrics.jsonl", lines)
-    if finished:
-        rng = np.random.default_rng(seed)
-        labels = np.arange(6 * classes) % classes
-        final = {
-            "test_logits": rng.normal(size=(labels.size, classes)),
-            "test_embeddings": rng.normal(size=(labels.size, 3)),
-            "test_targets": labels,
-            "class_counts": np.asarray(counts),
-            "tau": 1.0,
-        }
-        folder.write("final.npz", final)
-        folder.write("summary.json", {})
-    return path
-
-
-def export_weights(path):
-    """Half of the labels are wrong, and these weigh little; one was never seen."""
-    weights = np.array([0.2, 1.0, 0.1, 1.5, 1.4, 0.3, np.nan, 1.1], np.float32)
-    changed = np.array([1, 0, 1, 0, 0, 1, 1, 0], bool)
-    arrays = {"indices": np.arange(8) + 100, "weights": weights, "changed": changed}
-    labels = np.arange(8) % 4
-    arrays["losses"] = np.where(np.isnan(weights), np.nan, 1 / (weights + 1e-6))
-    arrays |= {"labels": labels, "clean_labels": np.where(changed, 9, labels)}
-    files.write_npz(path / "example_weights.npz", arrays)
 
 
 def run_report(out, *paths):
@@ -397,3 +306,7 @@ def test_a_real_run(tmp_path):
     ]
     assert method["example_weights"]
     assert "data.noise_rate 0.4 (preset: 0.0)" in text
+    shown = (tmp_path / "out" / "report.html").read_text()
+    assert "Most suspicious labels: ABSGD" in shown
+    assert shown.count('alt="label ') == 24  # no class is rare
+    assert "--data.noise-rate 0.4" in shown
