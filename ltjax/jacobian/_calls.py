@@ -22,6 +22,7 @@ from ltjax.jacobian._jaxpr import (
     abstract,
     closed,
     is_inexact,
+    nested,
     scan_sizes,
     trace,
 )
@@ -75,11 +76,23 @@ def _scan(q: Question) -> list[Axis]:
 @rule("custom_jvp_call", mixed=True)
 def _custom_jvp(q: Question) -> list[Axis] | None:
     """The rule must keep examples apart as the function does."""
-    op = q.op
     if q.values:
         return q.inner(closed(q.params["call_jaxpr"]), q.axes, True)
-    if q.params["symbolic_zeros"]:
+    program = None if q.params["symbolic_zeros"] else _tangents(q.op)
+    if program is None:
         return None
+    found = q.inner(program, [*q.axes, *q.axes], True)
+    count = len(q.op.inputs)
+    operands, moved = found[:count], iter(found[count:])
+    return [
+        join(axis, next(moved)) if is_inexact(a) else axis
+        for axis, a in zip(operands, q.op.inputs, strict=True)
+    ]
+
+
+def _tangents(op: Op) -> Program | None:
+    """The rule of a custom_jvp: operands and tangents of those that are no integers, to
+    results and their tangents. None where it is not known."""
     inexact = [is_inexact(a) for a in op.inputs]
 
     def tangents(operands, directions):
@@ -100,15 +113,17 @@ def _custom_jvp(q: Question) -> list[Axis] | None:
 
     shapes = abstract(op.inputs)
     directions = [s for s, d in zip(shapes, inexact, strict=True) if d]
-    program = _trace_rule(tangents, shapes, directions)
-    if program is None:
-        return None
-    found = q.inner(program, [*q.axes, *q.axes], True)
-    operands, moved = found[: len(shapes)], iter(found[len(shapes) :])
-    return [
-        join(axis, next(moved)) if d else axis
-        for axis, d in zip(operands, inexact, strict=True)
-    ]
+    return _trace_rule(tangents, shapes, directions)
+
+
+def has_no_tangents(op: Op) -> bool:
+    """Whether an operation has a derivative in reverse mode alone: a custom_vjp, or a
+    custom_jvp whose rule differentiates one."""
+    if op.name != "custom_jvp_call":
+        return op.name == "custom_vjp_call"
+    program = _tangents(op)
+    ops = program.ops if program else []
+    return any(i.name == "custom_lin" for o in ops for i in nested(o))
 
 
 @rule("custom_vjp_call", mixed=True)
@@ -129,7 +144,7 @@ def _custom_vjp(q: Question) -> list[Axis] | None:
 
 
 def backward(op: Op, perturbed: Sequence[bool] | None = None) -> Program | None:
-    """The backward rule of a custom_vjp: operands and cotangents of the results to a
+    """The backward rule of a function: operands and cotangents of the results to a
     cotangent for every operand, 0 where it is of integers, closed over, or not
     ``perturbed`` (by default all are). None where it is not known."""
     if not all(map(is_inexact, op.outputs)):

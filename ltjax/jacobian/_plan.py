@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltjax.jacobian._calls import backward
+from ltjax.jacobian._calls import backward, has_no_tangents
 from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._flow import Flow, active_values
 from ltjax.jacobian._independence import operand_axes
@@ -131,10 +131,11 @@ def attribute(plan: Plan) -> Plan:
 
 
 def backward_rules(program: Program) -> dict[Op, frozenset[str]]:
-    """Active custom_vjp calls, and how what they return depends on their cotangents."""
+    """Active functions without tangents, and how what their backward rules return
+    depends on the cotangents."""
     found = {}
     for op, active in _differentiated(program, program.inputs, program.outputs[:1]):
-        if op.name != "custom_vjp_call":
+        if not has_no_tangents(op):
             continue
         reached = [a in active for a in op.inputs]
         pullback = backward(op, reached)
@@ -193,7 +194,7 @@ def _obstacle(part: Part) -> str:
     if both:
         return f"{_list(both)} returns shared values and examples"
     for op in (*part.taps, *part.shared_ops):
-        if any(inner.name == "custom_vjp_call" for inner in nested(op)):
+        if any(map(has_no_tangents, nested(op))):
             return f"a custom_vjp of parameters has no tangents: {op.where}"
     return ""
 

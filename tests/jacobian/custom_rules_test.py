@@ -53,6 +53,25 @@ def test_rules_that_only_empty_parameters_reach(wrap):
         assert_products(losses_fn, params, method=method)
 
 
+def _by_tangents(fun):
+    """The same function, whose rule differentiates it."""
+    rule = jax.custom_jvp(fun)
+    rule.defjvp(lambda at, moved: jax.jvp(fun, at, moved))
+    return rule
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.checkpoint], ids=["", "checkpoint"])
+def test_backward_rule_within_a_rule_for_tangents(wrap):
+    x, w = array(1, B, 3), array(2, 3, 3)
+    layer = wrap(_by_tangents(lambda w, x: scaled(x @ w, x)))
+
+    def losses_fn(w):
+        return jnp.sum(layer(w, jnp.tanh(x @ w)) ** 2, 1)
+
+    for method in ("auto", "linearize"):
+        assert_products(losses_fn, w, method=method)
+
+
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.checkpoint], ids=["", "checkpoint"])
 def test_rule_that_closes_over_traced_data(wrap):
     w = array(2, 3, 3)

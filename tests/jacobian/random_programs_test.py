@@ -46,6 +46,16 @@ def test_compiled_programs_give_the_same():
     assert compared > 50
 
 
+def test_what_nothing_needs_is_not_evaluated():
+    """The tangent of a constant, say, which has no meaning here."""
+    half = jax.custom_vjp(lambda x: x)
+    half.defvjp(lambda x: (x, None), lambda _, g: (g / 2,))
+    both = jax.custom_jvp(lambda w, x: w * half(x))
+    both.defjvp(lambda at, moved: jax.jvp(lambda w, x: w * half(x), at, moved))
+    gradient = jax.grad(lambda w: half(both(w, jnp.ones(3))).sum())
+    np.testing.assert_array_equal(evaluate(gradient, jnp.ones(3)), 0.5 * np.ones(3))
+
+
 def _differentiable(seed, index):
     """The first draw of a program all of whose operations have a VJP in JAX."""
     for attempt in range(5):

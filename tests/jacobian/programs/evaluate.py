@@ -31,7 +31,7 @@ def evaluate(fun: Callable[..., Any], *args: Any) -> Any:
 def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     env: dict[Any, Any] = dict(zip(jaxpr.constvars, map(_plain, consts), strict=True))
     env.update(zip(jaxpr.invars, args, strict=True))
-    for eqn in jaxpr.eqns:
+    for eqn in _needed(jaxpr):
         operands = [
             np.asarray(a.val, a.aval.dtype) if isinstance(a, core.Literal) else env[a]
             for a in eqn.invars
@@ -47,6 +47,21 @@ def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
         np.asarray(a.val, a.aval.dtype) if isinstance(a, core.Literal) else env[a]
         for a in jaxpr.outvars
     ]
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """Equations that the outputs depend on: compilers drop the others."""
+    used = set(filter(_is_variable, jaxpr.outvars))
+    found = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not used.isdisjoint(eqn.outvars):
+            used.update(filter(_is_variable, eqn.invars))
+            found.append(eqn)
+    return found[::-1]
+
+
+def _is_variable(atom: Any) -> bool:
+    return not isinstance(atom, core.Literal)
 
 
 def _apply(eqn: Any, operands: list[Any]) -> list[Any]:
