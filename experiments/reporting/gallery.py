@@ -43,10 +43,10 @@ class _Unreadable(Exception):
 
 def of_run(run: Run) -> Images:
     """The images of a run's training examples."""
-    if not run.example_weights:
-        return Images(None, "No weights were exported: train with --export-weights.")
     if run.facts["class_counts"] is None:
         return Images(None, "Targets are numbers here, not classes.")
+    if not run.example_weights:
+        return Images(None, "No weights were exported: train with --export-weights.")
     if run.example_weights["labels"].ndim > 1:
         return Images(None, "Every pixel has a label of its own here.")
     try:
@@ -63,10 +63,11 @@ def suspects(examples: Examples, images: Images) -> Gallery:
         return Gallery(title, images.missing)
     scores = suspicion(examples)
     if not scores:
-        return Gallery(title, "All examples have the same score.")
+        return Gallery(title, "No score tells these labels apart.")
     name = next(name for name in _PREFERRED if name in scores)
     values, unit = examples[SCORES[name][0]], f"{name} "
     order = np.argsort(-scores[name], kind="stable")[:_SHOWN]
+    order = order[np.isfinite(scores[name][order])]  # the others were never seen
     about = f"Training examples of {'lowest' if SCORES[name][1] < 0 else 'highest'} "
     about += f"{name}, the most suspicious first"
     if examples["changed"].any():

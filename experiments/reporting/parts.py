@@ -159,7 +159,7 @@ def _classes(section: Section) -> tuple[list[np.ndarray], list[str]]:
             f"places {end - len(own) + 1}-{end} ({number})"
             for end, own, number in zip(ends, parts, numbers, strict=True)
         ]
-    names = [str(own[0]) if classes is None else classes[own[0]] for own in parts]
+    names = [f"class {c}" if classes is None else classes[c] for (c,) in parts]
     return parts, [f"{n} ({c})" for n, c in zip(names, numbers, strict=True)]
 
 

@@ -179,7 +179,7 @@ def test_a_table(tmp_path):
 
 
 def test_regression(tmp_path):
-    export_weights(make_run(tmp_path / "a", preset="gradtail-abalone"))
+    make_run(tmp_path / "a", preset="gradtail-abalone")
     (why,) = galleries(tmp_path / "a").values()
     assert why == "Targets are numbers here, not classes."
     (section,), _ = groups.arrange(records.read_runs(tmp_path / "a"))
