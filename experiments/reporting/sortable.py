@@ -18,7 +18,7 @@ _STYLE = f"""
 
 
 def data_table(table: Table) -> DataTable:
-    """A table that is sorted by clicking at a title.
+    """A table that is sorted by clicking a title.
 
     A column of numbers, whatever follows these in its cells, is sorted by them; blank
     cells are the least. An empty first cell repeats the one above it.

@@ -222,11 +222,14 @@ def test_no_parts(tmp_path):
 def test_a_browser_shows_and_sorts_it(written, tmp_path, width):
     text = written.read_text()
     probe = (Path(__file__).parent / "probe.js").read_text()
-    shown = tmp_path / "report.html"
-    shown.write_text(text.replace("<head>", f"<head><script>{probe}</script>", 1))
+    text = text.replace("<head>", f"<head><script>{probe}</script>", 1)
+    # A window of its own is never narrower than 500 pixels.
+    frame = f'<iframe style="width: {width}px; height: 900px" srcdoc='
+    shown = tmp_path / "shown.html"
+    shown.write_text(f'<!doctype html>{frame}"{html.escape(text)}"></iframe>')
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"]
     command += [f"--user-data-dir={tmp_path / 'user'}", "--enable-logging=stderr"]
-    command += [f"--window-size={width},900", "--virtual-time-budget=60000"]
+    command += ["--window-size=1500,1000", "--virtual-time-budget=60000"]
     done = subprocess.run(
         [*command, "--dump-dom", shown.as_uri()],
         capture_output=True,
@@ -239,7 +242,8 @@ def test_a_browser_shows_and_sorts_it(written, tmp_path, width):
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
     seen = json.loads(html.unescape(found[1]))
     assert [e for e in seen["errors"] if not any(h in e for h in HARMLESS)] == []
-    assert seen["overflow"] <= 0  # nothing is wider than the window
+    assert seen["width"] == width
+    assert seen["overflow"] <= 0  # nothing is wider than the frame
     assert seen["titles"][:3] == ["method (seeds)", "mean of the last 5", "last"]
     rows = [["CE (1)", "25.80", "9.00"], ["GradTail (1)", "40.00", "50.00"]]
     assert [row[:3] for row in seen["tables"][0]] == rows

@@ -1,4 +1,4 @@
-// Uses a page as a reader does, and appends what it saw to the page as JSON.
+// Uses a page in a frame as a reader does, and appends what it saw to the page around.
 const seen = { errors: [] };
 addEventListener("error", (event) => seen.errors.push(event.message));
 addEventListener("unhandledrejection", (event) => seen.errors.push(String(event.reason)));
@@ -49,6 +49,7 @@ async function use() {
   seen.charts = all(".bk-Figure").map((e) => [e.clientWidth, e.clientHeight]);
   seen.hover = await hover(all(".bk-events")[0]);
   seen.images = [...document.images].map((e) => e.naturalWidth);
+  seen.width = innerWidth;
   seen.overflow = document.documentElement.scrollWidth - innerWidth;
 }
 
@@ -57,5 +58,5 @@ addEventListener("load", async () => {
   const out = document.createElement("pre");
   out.id = "seen";
   out.textContent = JSON.stringify(seen);
-  document.body.append(out);
+  parent.document.body.append(out);
 });
