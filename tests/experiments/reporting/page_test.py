@@ -234,7 +234,7 @@ def test_a_browser_shows_and_sorts_it(written, tmp_path, width):
         [*command, "--dump-dom", shown.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,  # a busy machine
         check=True,
     )
     messages = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
