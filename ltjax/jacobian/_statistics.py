@@ -19,9 +19,11 @@ def clipped_sum(jac: Jacobian, max_norm: float | jax.Array) -> Any:
     Its sensitivity, the largest change in Euclidean norm, is C where one example is
     added or removed and 2C where one is replaced, for finite rows: what noise for
     differential privacy is scaled by. Examples must be independent, or one of them
-    changes the rows of others; what is not proven to be so is refused. In float32
-    both bounds hold up to the error of `Jacobian.norms`. One backward pass more than
-    the norms.
+    changes the rows of others; what is not proven to be so is refused. The proof is
+    about values with a derivative: statistics of data alone, or those that a first
+    layer takes of its batch inside a loop or checkpoint, are constants to it. Examples
+    of `linearize_examples` are independent by construction. In float32 both bounds hold
+    up to the error of `Jacobian.norms`. One backward pass more than the norms.
 
     Args:
       jac: Jacobian of losses.
