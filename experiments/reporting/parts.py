@@ -1,6 +1,7 @@
 """What a page says of a `Section` of runs."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -212,4 +213,7 @@ def _command(run: Run) -> str:
     words = [commands.training(name, PRESETS[name].config, run.config)]
     machine = run.facts.get("machine", {})
     words += [f"--{s.replace('_', '-')}" for s in _SWITCHES if machine.get(s)]
-    return " ".join(words)
+    # One for all its seeds if these were trained together.
+    folder = run.path.resolve()
+    own = folder if run.config["seeds"] == 1 else folder.parent
+    return " ".join([*words, "--out", shlex.quote(f"runs/{own.name}")])

@@ -122,12 +122,13 @@ def test_the_commands_repeat_the_runs(written):
     words = shlex.split(commands[1])
     preset = configs.PRESETS["smoke"]
     assert words[:4] == ["python", "-m", "experiments.train", "smoke"]
-    config = train.parse(preset, words[4:], "smoke").config
+    command = train.parse(preset, words[4:], "smoke")
+    assert command.machine.out == "runs/weighted"
     data = dataclasses.replace(preset.config.data, name="digits")
     expected = dataclasses.replace(
         preset.config, data=data, epochs=6, method=MethodConfig(weighting=GradTail())
     )
-    assert config == expected
+    assert command.config == expected
 
 
 def test_text_is_escaped(written):
