@@ -182,6 +182,7 @@ def main(config: Config) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     console = Console(width=max(Console().width, 120))
     console.print(plan(names, scenarios, seeds=seeds, epochs=epochs), highlight=False)
+    where = environment()  # of the files that run, whatever is committed meanwhile
     start = time.perf_counter()
     results = tuning.run_all(
         {name: ENTRIES[name] for name in names},
@@ -193,7 +194,7 @@ def main(config: Config) -> None:
     seconds = time.perf_counter() - start
     content = {
         "config": plain(config) | {"out": str(config.out)},
-        "environment": environment(),
+        "environment": where,
         "seeds": list(range(seeds)),
         "epochs": epochs,
         "seconds": round(seconds, 1),

@@ -236,6 +236,7 @@ def main(config: Config) -> None:
     seeds, epochs = (2, QUICK_EPOCHS) if config.quick else (config.seeds, EPOCHS)
     config.out.mkdir(parents=True, exist_ok=True)
     console = Console(width=max(Console().width, 120))
+    where = environment()  # of the files that run, whatever is committed meanwhile
     results = run_all(
         VARIANTS, get_args(Scenario), seeds=seeds, epochs=epochs, console=console
     )
@@ -244,7 +245,7 @@ def main(config: Config) -> None:
         draw_pictures(own, scenario, config.out)
     content = {
         "config": plain(config) | {"out": str(config.out)},
-        "environment": environment(),
+        "environment": where,
         "results": {
             scenario: {name: as_json(r) for name, r in own.items()}
             for scenario, own in results.items()
