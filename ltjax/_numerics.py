@@ -25,6 +25,13 @@ def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(zero, jnp.zeros_like(x), x / jnp.where(zero, jnp.ones_like(y), y))
 
 
+def squared_norm(x: jax.Array) -> jax.Array:
+    """Sum of the squared magnitudes of all entries, in at least float32."""
+    if jnp.iscomplexobj(x):
+        return squared_norm(x.real) + squared_norm(x.imag)
+    return jnp.sum(jnp.square(at_least_float32(x)))
+
+
 def safe_norm(x: jax.Array, axis: int = -1, *, keepdims: bool = False) -> jax.Array:
     """Euclidean norm along ``axis`` whose gradient at 0 is 0 instead of NaN."""
     squares = jnp.sum(x * x, axis=axis, keepdims=keepdims)

@@ -2,14 +2,8 @@ r"""Rows of single operations, and their norms without the rows (ghost norms).
 
 Given ``y = op(a, s)``, the operands ``a`` with a batch axis and the cotangents ``d`` of
 ``y``, the row of example ``i`` with respect to the shared ``s`` is the product of
-``d_i`` with the derivative at ``a_i``. For a matrix product over the positions ``t`` of
-an example its squared norm follows from two Gram matrices of the positions:
-
-.. math:: \\Big\\| \\sum_t a_t d_t^\top \\Big\\|^2
-          = \\sum_{t, u} \\langle a_t, a_u \rangle \\langle d_t, d_u \rangle
-
-Rounding is relative to the sum of the parts here, so a row that is much smaller than
-its parts is computed itself, see `_CANCELLED`.
+``d_i`` with the derivative at ``a_i``. For matrix products and convolutions it is a sum
+of outer products over the positions of an example; `_gram` has its norm without it.
 
 References:
   Goodfellow, *Efficient per-example gradient computations*, 2015 (arXiv:1510.01799);
@@ -29,17 +23,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ltjax._numerics import at_least_float32, widest
+from ltjax._numerics import at_least_float32, squared_norm
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
+from ltjax.jacobian._gram import product_squares, row_squares
 from ltjax.jacobian._jaxpr import Value, bodies, dtype_of, shape_of
 from ltjax.jacobian._parts import LoopTap, Tap
 from ltjax.jacobian._placement import explicit_sharding, reshape
 from ltjax.jacobian._products import each_step
 from ltjax.jacobian._rules import ELEMENTWISE, SHARED
 
-# A squared norm below this multiple of machine epsilon times that of the parts is not
-# taken from Gram matrices: less than three digits of it would be left.
-_CANCELLED: Final = 1000
 # Windows with more offsets than this are not unrolled.
 _UNROLLED: Final = 64
 
@@ -109,7 +101,7 @@ class TapRows:
     def squares(self, chunk_size: ChunkSize) -> jax.Array:
         """Squared norms of the rows, ``[B]``."""
         return map_chunks(
-            lambda example: square(self.one(example)),
+            lambda example: squared_norm(self.one(example)),
             self.examples,
             chunk_size(self.nbytes),
         )
@@ -194,7 +186,7 @@ class ProductRows(TapRows):
         else:
             where = result[d.ndim - 1 - times :], result[heads : d.ndim - 1 - times]
         d = _arrange(d, result[:heads], *where)
-        return _product_squares([a], d, chunk_size)
+        return product_squares([a], d, chunk_size)
 
 
 class ConvolutionRows(TapRows):
@@ -232,7 +224,7 @@ class ConvolutionRows(TapRows):
         a, d = lax.optimization_barrier((own[0], d))
         out_spec = self.tap.op.params["dimension_numbers"].out_spec
         d = jax.vmap(lambda x: self._by_group(x, out_spec))(d)
-        return _product_squares(jax.vmap(self._shifted)(a), d, chunk_size)
+        return product_squares(jax.vmap(self._shifted)(a), d, chunk_size)
 
     def _shifted(self, a):
         """Inputs seen through every offset of the window, each ``[G, P, C/G]``."""
@@ -309,7 +301,7 @@ class LookupRows(TapRows):
         # Every look-up of an entry holds the sum over all of them.
         same = (indices[:, :, None] == indices[:, None, :]).astype(d.dtype)
         sums = jnp.einsum("bts,bsn->btn", same, d, precision="highest")
-        return jnp.sum(_squares(sums) / jnp.sum(same, 2), 1)
+        return jnp.sum(row_squares(sums) / jnp.sum(same, 2), 1)
 
 
 class LayerRows(TapRows):
@@ -428,93 +420,11 @@ def working_bytes(op: Any) -> int:
     return sum(v.nbytes for v in values) + max(inner, default=0)
 
 
-def square(x: jax.Array) -> jax.Array:
-    """Sum of the squared magnitudes of all entries, in at least float32."""
-    if jnp.iscomplexobj(x):
-        return square(x.real) + square(x.imag)
-    return jnp.sum(jnp.square(at_least_float32(x)))
-
-
 def _arrange(x: jax.Array, *groups: Sequence[int]) -> jax.Array:
     """Axes of every example collected into groups, after the leading axis."""
     shape = [math.prod(x.shape[k + 1] for k in group) for group in groups]
     order = [k + 1 for group in groups for k in group]
     return reshape(x.transpose(0, *order), (x.shape[0], *shape), kept=1)
-
-
-def _product_squares(parts: Sequence[jax.Array], d: jax.Array, chunk_size: ChunkSize):
-    """Squared norms of ``[a_i^T d_i for a in parts]``: ``[B,H,T,K]``, ``[B,H,T,N]``.
-
-    Cotangents of well fitted examples may be tiny, so their squares are taken of
-    multiples near 1.
-    """
-    scale = _power_of_two(jnp.max(jnp.abs(d), (1, 2, 3), initial=0))
-    # The barriers keep the compiler from squaring the scale.
-    scaled = lax.optimization_barrier(d * (1 / scale)[:, None, None, None])
-    squares = _scaled_product_squares(parts, scaled, chunk_size)
-    vanished = jnp.all(scaled == 0, (1, 2, 3))
-    scale = scale.astype(squares.dtype)
-    return jnp.where(vanished, 0, lax.optimization_barrier(squares * scale) * scale)
-
-
-def _power_of_two(x: jax.Array) -> jax.Array:
-    """The largest power of two up to ``x``, within the normal range; 1 for 0."""
-    _, exponent = jnp.frexp(at_least_float32(lax.stop_gradient(x)))
-    largest = min(jnp.finfo(x.dtype).maxexp, 128) - 8
-    exponent = jnp.clip(jnp.where(x > 0, exponent - 1, 0), -largest, largest)
-    return jnp.exp2(exponent.astype(jnp.float32)).astype(x.dtype)
-
-
-def _scaled_product_squares(
-    parts: Sequence[jax.Array], d: jax.Array, chunk_size: ChunkSize
-):
-    """`_product_squares` without a scale.
-
-    One position needs norms only; otherwise the smaller of the Gram matrices of the
-    positions and of the rows themselves is made.
-    """
-    heads, times, width = d.shape[1:]
-    depth = len(parts) * parts[0].shape[3]
-    if times == 1:
-        return sum(jnp.sum(_squares(a) * _squares(d), (1, 2)) for a in parts)
-    wide = widest(d.dtype)
-    product = functools.partial(
-        jnp.einsum, precision="highest", preferred_element_type=wide
-    )
-
-    def direct(example):
-        parts, d = example
-        return sum(square(product("htk,htn->hkn", a, d)) for a in parts)
-
-    def gram(example):
-        parts, d = example
-        left = sum((product("htk,hsk->hts", a, a) for a in parts), jnp.zeros((), wide))
-        right = product("htn,hsn->hts", d, d)
-        return jnp.sum(left * right), _parts(left, right)
-
-    def mapped(fun, size):
-        return map_chunks(fun, (list(parts), d), chunk_size(size * wide.itemsize))
-
-    def rows():
-        return mapped(direct, heads * parts[0].shape[3] * width)
-
-    if times * (depth + width) > depth * width:
-        return rows()
-    squares, bound = mapped(gram, 2 * heads * times * times)
-    bound *= _CANCELLED * float(jnp.finfo(wide).eps)
-    return lax.cond(jnp.any(squares < bound), rows, lambda: squares)
-
-
-def _parts(left: jax.Array, right: jax.Array) -> jax.Array:
-    """``sum_h (sum_t |a_t| |d_t|)^2`` from Gram matrices ``[H, T, T]``."""
-    squares = jnp.maximum(
-        jnp.diagonal(left, axis1=1, axis2=2) * jnp.diagonal(right, axis1=1, axis2=2), 0
-    )
-    return jnp.sum(jnp.square(jnp.sum(jnp.sqrt(squares), 1)))
-
-
-def _squares(x: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.square(at_least_float32(x)), -1)
 
 
 def _inverse(order: Sequence[int]) -> list[int]:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
-from ltjax._numerics import at_least_float32, widest
+from ltjax._numerics import at_least_float32, squared_norm, widest
 from ltjax.jacobian import _ghost_norms
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._evaluate import evaluate
@@ -151,7 +151,7 @@ class Intercepted:
             left = wanted & _union(self._part.made_of[v] for *_, v in rest)
 
             def squares(row):
-                return sum(_ghost_norms.square(row[i]) for i in left)
+                return sum(squared_norm(row[i]) for i in left)
 
             parts = [(v, self._rows(tap, j)) for tap, j, v in rest]
             total += self._map_rows(squares, parts, left, chunk_size).astype(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from ltjax._numerics import widest
+from ltjax._numerics import squared_norm, widest
 from ltjax.jacobian import _ghost_norms, _trees
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._intercept import Intercepted
@@ -316,7 +316,7 @@ def _norm(mask: Any, dtype: Any) -> Callable[[Any], jax.Array]:
 
     def norm(row):
         leaves = jax.tree.leaves(_trees.select(row, mask))
-        squares = (_ghost_norms.square(g) for g in leaves)
+        squares = (squared_norm(g) for g in leaves)
         return jnp.sqrt(sum(squares, start=jnp.zeros((), widest(dtype))))
 
     return norm

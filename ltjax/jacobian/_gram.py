@@ -1,0 +1,99 @@
+r"""Squared norms of sums of outer products, without the sums.
+
+For a matrix product over the positions ``t`` of an example,
+
+.. math:: \Big\| \sum_t a_t d_t^\top \Big\|^2
+          = \sum_{t, u} \langle a_t, a_u \rangle \langle d_t, d_u \rangle
+
+needs the Gram matrices of the positions only. Rounding is relative to the sum of the
+parts, so a sum that is much smaller than its parts is computed itself.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Final
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ltjax._numerics import at_least_float32, squared_norm, widest
+from ltjax.jacobian._chunks import ChunkSize, map_chunks
+
+# A squared norm below this multiple of machine epsilon times that of the parts is not
+# taken from Gram matrices: less than three digits of it would be left.
+_CANCELLED: Final = 1000
+
+
+def product_squares(parts: Sequence[jax.Array], d: jax.Array, chunk_size: ChunkSize):
+    """Squared norms of ``[a_i^T d_i for a in parts]``: ``[B,H,T,K]``, ``[B,H,T,N]``.
+
+    Cotangents of well fitted examples may be tiny, so their squares are taken of
+    multiples near 1.
+    """
+    scale = _power_of_two(jnp.max(jnp.abs(d), (1, 2, 3), initial=0))
+    # The barriers keep the compiler from squaring the scale.
+    scaled = lax.optimization_barrier(d * (1 / scale)[:, None, None, None])
+    squares = _scaled_squares(parts, scaled, chunk_size)
+    vanished = jnp.all(scaled == 0, (1, 2, 3))
+    scale = scale.astype(squares.dtype)
+    return jnp.where(vanished, 0, lax.optimization_barrier(squares * scale) * scale)
+
+
+def _power_of_two(x: jax.Array) -> jax.Array:
+    """The largest power of two up to ``x``, within the normal range; 1 for 0."""
+    _, exponent = jnp.frexp(at_least_float32(lax.stop_gradient(x)))
+    largest = min(jnp.finfo(x.dtype).maxexp, 128) - 8
+    exponent = jnp.clip(jnp.where(x > 0, exponent - 1, 0), -largest, largest)
+    return jnp.exp2(exponent.astype(jnp.float32)).astype(x.dtype)
+
+
+def _scaled_squares(parts: Sequence[jax.Array], d: jax.Array, chunk_size: ChunkSize):
+    """`product_squares` without a scale.
+
+    One position needs norms only; otherwise the smaller of the Gram matrices of the
+    positions and of the rows themselves is made.
+    """
+    heads, times, width = d.shape[1:]
+    depth = len(parts) * parts[0].shape[3]
+    if times == 1:
+        return sum(jnp.sum(row_squares(a) * row_squares(d), (1, 2)) for a in parts)
+    wide = widest(d.dtype)
+    product = functools.partial(
+        jnp.einsum, precision="highest", preferred_element_type=wide
+    )
+
+    def direct(example):
+        parts, d = example
+        return sum(squared_norm(product("htk,htn->hkn", a, d)) for a in parts)
+
+    def gram(example):
+        parts, d = example
+        left = sum((product("htk,hsk->hts", a, a) for a in parts), jnp.zeros((), wide))
+        right = product("htn,hsn->hts", d, d)
+        return jnp.sum(left * right), _parts(left, right)
+
+    def mapped(fun, size):
+        return map_chunks(fun, (list(parts), d), chunk_size(size * wide.itemsize))
+
+    def rows():
+        return mapped(direct, heads * parts[0].shape[3] * width)
+
+    if times * (depth + width) > depth * width:
+        return rows()
+    squares, bound = mapped(gram, 2 * heads * times * times)
+    bound *= _CANCELLED * float(jnp.finfo(wide).eps)
+    return lax.cond(jnp.any(squares < bound), rows, lambda: squares)
+
+
+def _parts(left: jax.Array, right: jax.Array) -> jax.Array:
+    """``sum_h (sum_t |a_t| |d_t|)^2`` from Gram matrices ``[H, T, T]``."""
+    squares = jnp.maximum(
+        jnp.diagonal(left, axis1=1, axis2=2) * jnp.diagonal(right, axis1=1, axis2=2), 0
+    )
+    return jnp.sum(jnp.square(jnp.sum(jnp.sqrt(squares), 1)))
+
+
+def row_squares(x: jax.Array) -> jax.Array:
+    """Squared norms along the last axis, in at least float32."""
+    return jnp.sum(jnp.square(at_least_float32(x)), -1)
