@@ -16,6 +16,7 @@ from ltjax.jacobian._jaxpr import (
     Op,
     Value,
     abstract,
+    bodies,
     inlined,
     is_inexact,
     scan_sizes,
@@ -87,15 +88,20 @@ class _Around:
             return []
         inputs = [self.atom(a) for a in op.inputs]
         stacked = tuple(map(self._varies, op.inputs))
-        if any(stacked):
+        ops: list[Op]
+        made: list[Any]
+        if any(stacked) and bodies(op):  # random numbers in it may differ under vmap
+            made = [self._stacked(v) for v in op.outputs]
+            ops = [Unrolled(op, inputs, made, stacked)]
+        elif any(stacked):
             axes = [0 if s else None for s in stacked]
             mapped = jax.vmap(lambda *xs: op.bind(*xs), axes)
             program, _ = trace(lambda *xs: mapped(*xs), *abstract(inputs))
             ops, made = inlined(program, inputs)
             self.consts |= program.consts
         else:
-            fresh = [Value(v.aval) for v in op.outputs]
-            ops, made = [op.renamed(inputs, fresh)], [*fresh]
+            made = [Value(v.aval) for v in op.outputs]
+            ops = [op.renamed(inputs, made)]
         self.ops += ops
         self._names.update(zip(op.outputs, made, strict=True))
         return ops

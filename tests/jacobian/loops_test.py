@@ -140,7 +140,24 @@ def time_major_tokens():
     return losses_fn, params
 
 
+def dropped_weights():
+    """Random numbers for parameters in each layer, which `jax.vmap` may change."""
+    x, params = array(0, B, 3), {"w": array(1, 3, 3, 3)}
+    keys = jax.random.split(jax.random.key(0, impl="rbg"), 3)
+
+    @jax.checkpoint
+    def dropped(w, key):
+        return jnp.where(jax.random.bernoulli(key, 0.5, w.shape), w, 0.0)
+
+    def losses_fn(p):
+        step = lambda h, q: (jnp.tanh(h @ dropped(*q) + h), None)  # noqa: E731
+        return _loss(lax.scan(step, x, (p["w"], keys))[0])
+
+    return losses_fn, params
+
+
 MODELS = [
+    dropped_weights,
     axes_of_two_states,
     axes_that_change_places,
     constant_products,
