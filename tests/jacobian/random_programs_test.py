@@ -14,7 +14,7 @@ from tests.jacobian.programs.evaluate import evaluate
 from tests.jacobian.programs.registry import OPERATIONS
 from tests.jacobian.programs.source import Program, Reject, Scope
 
-CHUNKS, SIZE = 16, 10
+CHUNKS, SIZE = 24, 10
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
