@@ -95,9 +95,9 @@ class Program:
         everywhere = copied(self._mesh)
         mapped = functools.partial(per_seed, seeds=self._config.seeds)
         init = mapped(self._init, 0)
+        self.shapes: Carry = jax.eval_shape(init, self._seeds)  # of what init returns
         carry = jax.tree.map(
-            lambda x: parameter_sharding(x, self._mesh, fsdp=fsdp),
-            jax.eval_shape(init, self._seeds),
+            lambda x: parameter_sharding(x, self._mesh, fsdp=fsdp), self.shapes
         )
         self._run_init = xla.jit_once(init, out_shardings=carry)
         self._run_order = jax.jit(

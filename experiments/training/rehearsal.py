@@ -108,7 +108,7 @@ def _timed(fun: Callable[..., Any], *args: Any) -> tuple[Any, float]:
 
 
 def _sizes(config: TrainConfig, program: Program) -> str:
-    arrays = jax.tree.leaves(jax.eval_shape(program.init).state.params)
+    arrays = jax.tree.leaves(program.shapes.state.params)
     parameters = sum(math.prod(x.shape[1:]) for x in arrays)  # the first axis is seeds
     steps = program.steps_per_epoch
     return (

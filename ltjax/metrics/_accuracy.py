@@ -63,7 +63,7 @@ def iou(predictions: ArrayLike, labels: ArrayLike, num_classes: int) -> np.ndarr
 
     Examples:
       >>> print(iou([[0, 0], [1, 1]], [[0, 1], [1, 1]], 3))
-      [0.5        0.66666667 0.        ]
+      [0.5   0.667 0.   ]
     """
     if np.shape(predictions) != np.shape(labels):
         raise ValueError(

@@ -83,7 +83,7 @@ def label_quality(probabilities: ArrayLike, labels: ArrayLike) -> np.ndarray:
     Examples:
       >>> p = [[0.9, 0.1], [0.5, 0.5], [0.4, 0.6]]
       >>> print(label_quality(p, [0, 0, 1]).round(2))
-      [0.62 0.42 0.46]
+      [0.82 0.45 0.64]
 
     References:
       Northcutt et al., *Confident learning: estimating uncertainty in dataset labels*,
