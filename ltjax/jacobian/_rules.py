@@ -191,7 +191,10 @@ def answer(question: Question) -> list[Axis] | None:
     if question.axis == SHARED and question.op.name not in _MIXED:
         return question.all(SHARED)
     axes = found(question)
-    return None if axes is None else list(axes)
+    if axes is None:
+        return None
+    # JAX leaves NumPy's integers in what it says of mapped scatters.
+    return [axis if axis in (None, SHARED) else int(axis) for axis in axes]
 
 
 @rule(*ELEMENTWISE)

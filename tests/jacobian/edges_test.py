@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import ltjax
-from tests.jacobian.reference import array, assert_products
+from tests.jacobian.reference import array, assert_products, jacobian
 
 NWC = ("NWC", "WIO", "NWC")
 B = 4
@@ -262,3 +262,18 @@ def test_explicit_mesh_axes_of_lookups_and_kernels(model, shape, data):
         got = jax.jit(lambda w, x: _products(w, x, w, model))(placed, data)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "mapped", [jax.vmap, lambda f: lambda x: lax.map(f, x, batch_size=2)]
+)
+def test_mapped_scatters_whose_axes_are_numpy_integers(mapped, x64):
+    """Of parameters alone, each example with entries of its own."""
+
+    def losses_fn(p):
+        add = mapped(lambda x: jnp.zeros((B, B)).at[jnp.arange(1)].add(x))
+        return jnp.square(add(p["w"] + p["shift"])).sum((0, 1))
+
+    params = {"w": array(1, 4, 1, B), "shift": array(2)}
+    assert jacobian(losses_fn, params).method == "intercept"
+    assert_products(losses_fn, params)
