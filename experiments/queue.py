@@ -13,6 +13,7 @@ to ``NAME.log`` beside its folder.
 
 import dataclasses
 import datetime
+import json
 import re
 import shlex
 import shutil
@@ -22,11 +23,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
 from experiments.configs import PRESETS
+from experiments.records.files import write_json
 
 _TRAIN = (sys.executable, "-m", "experiments.train")
 _RECORDS = ("config.json", "summary.json", "metrics.jsonl", "detection.json")
@@ -161,14 +163,31 @@ def _train(row: Row, out: Path, command: Sequence[str]) -> int:
 
 
 def _keep(row: Row, out: Path, keep: Path | None) -> None:
-    """Copies a finished run's small records, those of its seeds too."""
+    """Copies a finished run's small records, those of its seeds too.
+
+    Nothing in the copies names a folder of this machine.
+    """
     if keep is None:
         return
     for name in _RECORDS:
         for path in (out / row.name).glob(f"**/{name}"):
             target = keep / path.relative_to(out)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            if name == "config.json":
+                write_json(target, _without_folders(json.loads(path.read_text())))
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+
+
+def _without_folders(facts: Any) -> Any:
+    """Absolute paths shortened to their last part: they mean nothing elsewhere."""
+    if isinstance(facts, dict):
+        return {name: _without_folders(value) for name, value in facts.items()}
+    if isinstance(facts, list):
+        return [_without_folders(value) for value in facts]
+    if isinstance(facts, str) and Path(facts).is_absolute():
+        return Path(facts).name
+    return facts
 
 
 def _log(row: Row, out: Path) -> Path:

@@ -150,6 +150,8 @@ def test_the_real_trainer(tmp_path):
     assert folder.name == "smoke_optimizer.learning-rate_0.02"
     facts = json.loads((folder / "config.json").read_text())
     assert facts["config"]["optimizer"]["learning_rate"] == 0.02
+    assert facts["machine"]["out"] == folder.name
+    assert str(tmp_path) not in (folder / "config.json").read_text()
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
     assert (
         "test/balanced_accuracy"
