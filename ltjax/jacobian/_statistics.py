@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ltjax import _validate
-from ltjax._numerics import at_least_float32, safe_divide
+from ltjax._numerics import safe_divide, squared_norm
 from ltjax.jacobian._operator import Jacobian
 
 
@@ -190,7 +190,7 @@ def noise_scale(jac: Jacobian, *, definition: str | None = None) -> NoiseScale:
     if size < 2:
         raise ValueError(f"noise_scale needs at least 2 losses, got shape {jac.shape}.")
     mean = jac.vjp(jnp.full(jac.shape, 1 / size, norms.dtype))
-    squares = [jnp.sum(jnp.square(at_least_float32(g))) for g in jax.tree.leaves(mean)]
+    squares = map(squared_norm, jax.tree.leaves(mean))
     squared = sum((x.astype(norms.dtype) for x in squares), jnp.zeros((), norms.dtype))
     variance = (jnp.mean(jnp.square(norms)) - squared) * (size / (size - 1))
     return NoiseScale(variance, squared - variance / size)

@@ -35,7 +35,14 @@ from tests.jacobian.loop_models import (
     stacked_in_time,
 )
 from tests.jacobian.programs.evaluate import evaluate
-from tests.jacobian.reference import array, assert_products, dense, flat, random_like
+from tests.jacobian.reference import (
+    array,
+    assert_products,
+    dense,
+    flat,
+    flops,
+    random_like,
+)
 
 SEEN = [
     stacked,
@@ -226,11 +233,6 @@ def test_eight_devices_equal_one(checkpoint, eight_devices):
     chex.assert_trees_all_close(eight, one, rtol=1e-5, atol=1e-5)
 
 
-def _flops(fun, *args):
-    """Bodies of loops count once: they have the same number of iterations here."""
-    return jax.jit(fun).lower(*args).compile().cost_analysis()["flops"]
-
-
 @pytest.mark.parametrize(
     ("checkpoint", "dots", "norms"), [(False, 1.45, 1.5), (True, 1.76, 2.4)]
 )
@@ -257,7 +259,7 @@ def test_price_of_products_in_loops(checkpoint, dots, norms):
         _, jac = ltjax.linearize(losses_fn, p)
         return jac.vjp(1 / jac.norms())
 
-    step = _flops(sgd, params, params)
-    assert _flops(weighted, params, params) <= 1.03 * step
-    assert _flops(along, params, params) <= dots * step
-    assert _flops(scaled, params, params) <= norms * step
+    step = flops(sgd, params, params)
+    assert flops(weighted, params, params) <= 1.03 * step
+    assert flops(along, params, params) <= dots * step
+    assert flops(scaled, params, params) <= norms * step

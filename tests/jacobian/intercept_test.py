@@ -32,7 +32,7 @@ from tests.jacobian.models import (
     vision_transformer,
     weight_norm,
 )
-from tests.jacobian.reference import jacobian
+from tests.jacobian.reference import flops, jacobian
 
 INTERCEPTED = [
     mlp,
@@ -295,10 +295,6 @@ def test_examples_mapped_one_by_one_are_intercepted():
     np.testing.assert_allclose(mapped(params), batched(params), rtol=1e-5)
 
 
-def _flops(fun, *args):
-    return jax.jit(fun).lower(*args).compile().cost_analysis()["flops"]
-
-
 def test_dots_cost_a_third_of_a_step():
     x = jnp.ones((32, 64))
     params = [jnp.ones((64, 64))] * 4
@@ -328,11 +324,11 @@ def test_dots_cost_a_third_of_a_step():
         _, jac = ltjax.linearize(losses_fn, params)
         return jac.vjp(jac.jvp([optax.MaskedNode()] * 3 + v[3:]))
 
-    step = _flops(sgd, params, params)
-    assert _flops(weighted, params, params) <= 1.03 * step
-    assert _flops(dots, params, params) <= 1.43 * step
-    assert _flops(cosines, params, params) <= 1.5 * step
-    assert _flops(last, params, params) <= 1.15 * step
+    step = flops(sgd, params, params)
+    assert flops(weighted, params, params) <= 1.03 * step
+    assert flops(dots, params, params) <= 1.43 * step
+    assert flops(cosines, params, params) <= 1.5 * step
+    assert flops(last, params, params) <= 1.15 * step
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -24,6 +24,7 @@ from tests.jacobian.operator_problem import (
     outputs_and_rows,
     rows_of,
 )
+from tests.jacobian.reference import flops
 
 
 def _check(fun, params, tolerance, method="auto", ndim=1):
@@ -217,10 +218,6 @@ def test_under_vmap_and_scan(x64, fun):
     chex.assert_trees_all_close(scanned, expected, rtol=1e-10, atol=1e-12)
 
 
-def _flops(fun, *args):
-    return jax.jit(fun).lower(*args).compile().cost_analysis()["flops"]
-
-
 @pytest.mark.parametrize("method", ["auto", "linearize"])
 def test_one_forward_pass_is_shared(method):
     x = jnp.ones((16, 32))
@@ -239,10 +236,10 @@ def test_one_forward_pass_is_shared(method):
     def gradient(params):
         return jax.grad(lambda p: losses_fn(p).sum())(params)
 
-    forward = _flops(losses_fn, params)
-    both = _flops(gradient, params)
-    tangent = _flops(lambda p, v: jax.jvp(losses_fn, (p,), (v,)), params, params)
-    assert _flops(step, params, params) <= 1.02 * (both + tangent - forward)
+    forward = flops(losses_fn, params)
+    both = flops(gradient, params)
+    tangent = flops(lambda p, v: jax.jvp(losses_fn, (p,), (v,)), params, params)
+    assert flops(step, params, params) <= 1.02 * (both + tangent - forward)
 
 
 def test_masked_directions_cost_their_part():
@@ -261,7 +258,7 @@ def test_masked_directions_cost_their_part():
         def dots(p, method=method):
             return ltjax.linearize(losses_fn, p, method=method)[1].jvp(last)
 
-        assert _flops(dots, params) <= 1.5 * _flops(losses_fn, params)
+        assert flops(dots, params) <= 1.5 * flops(losses_fn, params)
         zeros = [jnp.zeros_like(params[0])] * 2
         expected = jax.jvp(losses_fn, (params,), ([*zeros, params[2]],))[1]
         np.testing.assert_allclose(dots(params), expected, rtol=1e-5)

@@ -99,3 +99,8 @@ def assert_products(
 def array(seed, *shape, dtype=None):
     """Normal numbers, in the widest dtype that is enabled."""
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def flops(fun, *args):
+    """What the compiler counts; bodies of loops count once."""
+    return jax.jit(fun).lower(*args).compile().cost_analysis()["flops"]

@@ -47,6 +47,8 @@ def _put(method, index):
     return lambda x, u: getattr(x.at[index], method)(u)
 
 
+_SCATTERS = {"sub": "subtract", "mul": "multiply", "min": "min", "max": "max"}
+
 # primitive: (function, shapes of its arguments, axis of the result, axes of operands)
 FOLLOWED = {
     "optimization_barrier": [
@@ -182,12 +184,7 @@ FOLLOWED = {
         f"scatter-{name}": [
             (_put(method, (_COUNT, np.array([1, 0, 2]))), [(B, 4), (B,)], 0, [0, 0, 0])
         ]
-        for name, method in {
-            "sub": "subtract",
-            "mul": "multiply",
-            "min": "min",
-            "max": "max",
-        }.items()
+        for name, method in _SCATTERS.items()
     },
     "tile": [
         (lambda x: jnp.tile(x, (1, 2)), [(B, 4)], 0, [0]),
@@ -320,12 +317,7 @@ REFUSED = {
     "scatter-add": (_put("add", _TWICE), [(B, 4), (B, 4)], 0),
     **{
         f"scatter-{name}": (_put(method, _SCRAMBLED), [(B, 4), (B, 4)], 0)
-        for name, method in {
-            "sub": "subtract",
-            "mul": "multiply",
-            "min": "min",
-            "max": "max",
-        }.items()
+        for name, method in _SCATTERS.items()
     },
     "tile": (lambda x: jnp.tile(x, (B, 1)), [(2, 4)], 0),
     "approx_top_k": (

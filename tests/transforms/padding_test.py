@@ -48,9 +48,20 @@ def problem(x64):
     return params, x, jax.random.randint(keys[3], (STEPS, PADDED), 0, CLASSES)
 
 
-def run(weighting, params, x, y, **extra):
+def linearized(weighting, params, x, y):
+    """Of logits where the weighting has a net for them, of losses elsewhere."""
     of_logits = "net" in getattr(weighting.init(params), "_fields", ())
 
+    def fun(p):
+        logits = logits_fn(p, x)
+        if of_logits:
+            return logits
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+    return ltjax.linearize(fun, params)[1]
+
+
+def run(weighting, params, x, y, **extra):
     def meta_grad_fn(p):
         at = jnp.eye(5, dtype=jnp.float64), jnp.arange(5) % CLASSES
         logits = logits_fn(p, at[0])
@@ -58,13 +69,7 @@ def run(weighting, params, x, y, **extra):
 
     @jax.jit
     def step(params, state, x, y):
-        def fun(p):
-            logits = logits_fn(p, x)
-            if of_logits:
-                return logits
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y)
-
-        _, jac = ltjax.linearize(fun, params)
+        jac = linearized(weighting, params, x, y)
         gradient, weights, state = weighting.update_with_weights(
             jac,
             state,
@@ -183,17 +188,10 @@ def test_a_rejected_step_leaves_no_trace(weighting, problem):
     """With `optax.apply_if_finite` after the weighting."""
     params, x, y = problem
     tx = optax.chain(weighting, optax.apply_if_finite(optax.sgd(0.5), 2))
-    of_logits = "net" in getattr(weighting.init(params), "_fields", ())
 
     @jax.jit
     def step(params, state, x, y):
-        def fun(p):
-            logits = logits_fn(p, x)
-            if of_logits:
-                return logits
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y)
-
-        _, jac = ltjax.linearize(fun, params)
+        jac = linearized(weighting, params, x, y)
         updates, state = tx.update(
             jac, state, params, labels=y, meta_grad_fn=lambda p: p
         )
