@@ -1,4 +1,4 @@
-"""Wrong labels: CIFAR-10, 20,000 training images, 10 epochs.
+"""Wrong labels: CIFAR-10, 10,000 training images, 12 epochs.
 
 Uniform noise redraws a label from all classes, its own among them, so 40% changes 36%.
 Validation and test labels are clean. Every run holds out the same 1,000 clean images;
@@ -22,7 +22,7 @@ from experiments.methods import (
 )
 from experiments.models import ModelConfig
 
-_CIFAR10 = DataConfig(name="cifar10", train_size=20_000, val_size=1000, meta_size=1000)
+_CIFAR10 = DataConfig(name="cifar10", train_size=10_000, val_size=1000, meta_size=1000)
 _UNIF40 = dataclasses.replace(_CIFAR10, noise="uniform", noise_rate=0.4)
 _UNIF60 = dataclasses.replace(_CIFAR10, noise="uniform", noise_rate=0.6)
 _ASYM40 = dataclasses.replace(_CIFAR10, noise="asymmetric", noise_rate=0.4)
@@ -35,7 +35,7 @@ def _noisy(
     """The common recipe and what a run is; ``clean`` trains on clean images as well."""
     config = TrainConfig(
         data=dataclasses.replace(data, train_on_meta=clean),
-        model=ModelConfig(name="patchify"),
+        model=ModelConfig(name="patchify", width=32),
         method=method[0],
         optimizer=OptimizerConfig(
             learning_rate=0.1,
@@ -44,11 +44,12 @@ def _noisy(
             schedule="cosine",
             warmup_epochs=1,
         ),
-        epochs=10,
+        epochs=12,
         batch_size=128,
         meta_batch_size=100,
         crop=4,
         flip=True,
+        eval_every=2,
     )
     return config, method[1]
 
@@ -64,15 +65,15 @@ _SCE = (
     "symmetric cross-entropy",
 )
 _ABSGD = (
-    MethodConfig(weighting=Absgd(temperature=-1.0, start_epoch=3)),
-    "ABSGD from epoch 3, temperature -1",
+    MethodConfig(weighting=Absgd(temperature=-1.0, start_epoch=4)),
+    "ABSGD from epoch 4, temperature -1",
 )
 _ABSGD_SCE = (
     MethodConfig(
         loss=SymmetricCrossEntropy(alpha=0.1, beta=2.0),
-        weighting=Absgd(temperature=-0.5, alpha=0.5, erm_weight=1.0, start_epoch=7),
+        weighting=Absgd(temperature=-0.5, alpha=0.5, erm_weight=1.0, start_epoch=8),
     ),
-    "symmetric cross-entropy, ABSGD from epoch 7, temperature -0.5",
+    "symmetric cross-entropy, ABSGD from epoch 8, temperature -0.5",
 )
 _L2RW = MethodConfig(weighting=L2rw()), "L2RW"
 _MWNET = MethodConfig(weighting=MwNet()), "MW-Net"
