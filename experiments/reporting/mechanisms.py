@@ -34,7 +34,7 @@ def effective_size(section: Section, path: Path) -> bool:
 
 def fisher_ratio(section: Section, path: Path) -> bool:
     """Between-class over within-class scatter of the embeddings, by epoch."""
-    names = {"validation": ("val", {"ls": "--"}), "test": ("test", {"ls": "-"})}
+    names = {"train": ("train", {"ls": "--"}), "test": ("test", {"ls": "-"})}
     data = {
         group.label: {
             name: over_epochs(group, f"{split}/fisher_ratio")

@@ -38,10 +38,11 @@ def evaluate(
     method: MethodConfig,
     *,
     geometry: bool = False,
+    train: Predictions | None = None,
 ) -> Row:
     """Metrics of both splits, by names such as ``test/balanced_accuracy``.
 
-    With a post-hoc adjustment they are those of the adjusted logits, with ``plain_``
+    Of ``train`` there is only the geometry. With a post-hoc adjustment they are those of the adjusted logits, with ``plain_``
     before the accuracies of the logits as trained; the strength is chosen on ``val``.
     """
     parts = {"val": val, "test": test} if val is not None else {"test": test}
@@ -65,6 +66,7 @@ def evaluate(
         }
     found |= _prefixed({k: _classification(p, splits) for k, p in parts.items()})
     if geometry:
+        parts |= {"train": train} if train is not None else {}
         found |= _prefixed({k: _geometry(p, splits) for k, p in parts.items()})
     return found
 

@@ -222,7 +222,9 @@ class Trainer:
             for seed in range(config.seeds)
         ]
         if evaluation.is_due(config, epoch):
-            self._predictions = self._predict()
+            extra = self._machine.geometry and not self._splits.streaming
+            names = ("val", "test", "train") if extra else ("val", "test")
+            self._predictions = self._predict(names)
             for row, parts in zip(rows, self._predictions, strict=True):
                 row |= evaluation.evaluate(
                     parts.get("val"),
@@ -230,6 +232,7 @@ class Trainer:
                     self._splits,
                     config.method,
                     geometry=self._machine.geometry,
+                    train=parts.get("train"),
                 )
         return rows
 

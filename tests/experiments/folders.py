@@ -75,7 +75,7 @@ def make_run(
                 row |= {f"{split}/{k}": value for k in ("accuracy", "ece", "loss")}
                 row[f"{split}/balanced_accuracy"] = value
                 row[f"{split}/few"] = value / 2
-                row[f"{split}/fisher_ratio"] = 1 + value
+                row |= {f"{k}/fisher_ratio": 1 + value for k in (split, "train")}
                 row[f"{split}/per_class_accuracy"] = [value] * classes
         rows.append(row)
     lines = "".join(json.dumps(row) + "\n" for row in rows)

@@ -81,6 +81,7 @@ def test_run_folder_says_what_ran(tmp_path, capsys):
     np.testing.assert_allclose(exported["weights"][seen], 1.0, rtol=1e-5)
     assert not exported["changed"].any()
     assert rows(tmp_path)[0]["test/tightness"] > 0
+    assert rows(tmp_path)[0]["train/fisher_ratio"] > 0
     assert list((tmp_path / "tensorboard").iterdir())
     assert "parity" in capsys.readouterr().out
 
