@@ -42,8 +42,9 @@ def evaluate(
 ) -> Row:
     """Metrics of both splits, by names such as ``test/balanced_accuracy``.
 
-    Of ``train`` there is only the geometry. With a post-hoc adjustment they are those of the adjusted logits, with ``plain_``
+    With a post-hoc adjustment they are those of the adjusted logits, with ``plain_``
     before the accuracies of the logits as trained; the strength is chosen on ``val``.
+    Of ``train`` there is only the geometry.
     """
     parts = {"val": val, "test": test} if val is not None else {"test": test}
     if splits.num_classes is None:

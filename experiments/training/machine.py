@@ -37,8 +37,8 @@ class Machine:
     """Write example_weights.npz, .csv and .parquet: weight, loss and margin of every
     training example, and what the trained network says of its label."""
     geometry: bool = False
-    """Report Fisher ratio, tightness and cosines of the embeddings, also of the training
-    set where it is in memory."""
+    """Report Fisher ratio, tightness and cosines of the embeddings, of the training set
+    too where it is in memory."""
     progress: bool = True
     """Show a progress bar."""
     distributed: bool = False
