@@ -31,7 +31,10 @@ from experiments.configs import PRESETS
 from experiments.records.files import write_json
 
 _TRAIN = (sys.executable, "-m", "experiments.train")
-_RECORDS = ("config.json", "summary.json", "metrics.jsonl", "detection.json")
+_RECORDS = (
+    *("config.json", "summary.json", "metrics.jsonl", "detection.json"),
+    "geometry.json",
+)
 _PLACES = ("--init-from", "--data.path", "--data.images")
 
 

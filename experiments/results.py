@@ -21,6 +21,7 @@ from experiments.reporting import answers, plots
 from experiments.reporting.answers import Found
 from experiments.reporting.document import bullets, grid
 from experiments.reporting.questions import NOISE, QUESTIONS, Question
+from experiments.reporting.reasons import REASONS, Reason
 
 _ROOT = Path(__file__).parents[1]
 
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_text(page, filled(page.read_text(), parts(found)))
     for question in QUESTIONS:
         draw(question, found, page.parent / "images")
+    for reason in REASONS:
+        explain(reason, found, page.parent / "images")
     print(f"written: {page} and its pictures")
     return 0
 
@@ -64,6 +67,9 @@ def parts(found: Found) -> dict[str, str]:
             if found.keys() & comparison.presets.keys():
                 table = answers.details(question, comparison, found)
                 made[comparison.prefix] = "\n".join(_table(table))
+    for reason in REASONS:
+        picture = f"![{reason.caption}](images/{_picture(reason.name)})"
+        made[reason.name] = picture if reason.lines(found) else "No run yet."
     tables = [answers.detections(comparison, found) for comparison in NOISE.comparisons]
     lines = [line for table in tables if table for line in [*_table(table), ""]]
     made["detection"] = "\n".join(lines).strip() or "No run yet."
@@ -100,6 +106,14 @@ def draw(question: Question, found: Found, folder: Path) -> None:
             xlabel=question.unit,
             baseline=first.presets[f"{first.prefix}-{question.baseline}"],
         )
+
+
+def explain(reason: Reason, found: Found, folder: Path) -> None:
+    """The picture of why a method helps, if its runs are there."""
+    path = folder / _picture(reason.name)
+    path.unlink(missing_ok=True)
+    if lines := reason.lines(found):
+        reason.draw(lines, path)
 
 
 def _picture(name: str) -> str:

@@ -16,7 +16,7 @@ _LOSS_BINS = 10
 def effective_size(section: Section, path: Path) -> bool:
     """Share of the examples that count, by epoch: all of them if weights are equal."""
     data = {
-        group.label: {"share": _effective_shares(group)}
+        group.label: {"share": effective_shares(group)}
         for group in section.groups
         if group.weighs and all("weights/std" in r.rows[-1] for r in group.counted)
     }
@@ -101,7 +101,7 @@ def weights_by_loss(examples: dict[str, np.ndarray]) -> np.ndarray:
     return means.reshape(2, _LOSS_BINS)
 
 
-def _effective_shares(group: Group) -> tuple[np.ndarray, np.ndarray]:
+def effective_shares(group: Group) -> tuple[np.ndarray, np.ndarray]:
     """Epochs, and ``mean(w)^2 / mean(w^2)`` over the steps of each, in percent."""
     rows = list(zip(*(run.rows for run in group.counted), strict=False))
     mean, std = (

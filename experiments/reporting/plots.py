@@ -38,7 +38,7 @@ _KNOWN = {
     "Squared error": GREY,
     **dict(zip(_METHODS, _COLORS, strict=True)),
 }
-RIGHT_AND_WRONG = {
+RIGHT_AND_WRONG: dict[str, dict[str, Any]] = {
     "right label": {"color": "#0077BB", "ls": "-"},
     "wrong label": {"color": "#EE7733", "ls": "--"},
 }
@@ -85,8 +85,8 @@ def summary(
     """
     order = sorted(values, key=lambda label: values[label].mean())
     height = 1.6 + 0.42 * len(order)
-    with _figure(path, title, figsize=(8.5, height)) as figure:
-        ax = figure.subplots()
+    with figure(path, title, figsize=(8.5, height)) as fig:
+        ax = fig.subplots()
         dots(ax, values, order, std)
         if "CE" in values:
             ax.axvline(np.mean(values["CE"]), color=GREY, ls="--", lw=1, zorder=1)
@@ -134,14 +134,14 @@ def comparisons(
     """
     labels = list(dict.fromkeys(label for own in values.values() for label in own))
     size = 3.2 + 3.2 * len(values), 1.6 + 0.36 * len(labels)
-    with _figure(path, title, figsize=size) as figure:
-        grid = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    with figure(path, title, figsize=size) as fig:
+        grid = fig.subplots(1, len(values), sharey=True, squeeze=False)[0]
         for ax, (name, own) in zip(grid, values.items(), strict=True):
             dots(ax, own, labels[::-1], lambda x: std(x) / len(x) ** 0.5)
             if baseline in own:
                 ax.axvline(np.mean(own[baseline]), color=GREY, ls="--", lw=1, zorder=1)
             ax.set(title=name)
-        figure.supxlabel(xlabel)
+        fig.supxlabel(xlabel)
 
 
 def by_frequency(
@@ -249,9 +249,7 @@ def _legend(ax: Axes, styles: Styles, labels: Collection[str], baseline: str) ->
 
 
 @contextlib.contextmanager
-def _figure(
-    path: Path, title: str, *, figsize: tuple[float, float]
-) -> Iterator[Figure]:
+def figure(path: Path, title: str, *, figsize: tuple[float, float]) -> Iterator[Figure]:
     with plt.rc_context(_STYLE):
         figure = plt.figure(figsize=figsize, layout="constrained")
         # A letter of this size is about a tenth of an inch wide.
@@ -272,10 +270,8 @@ def panels(
     columns = min(len(names), 2 if len(names) == 4 else 3)
     rows = math.ceil(len(names) / columns)
     size = max(3.4 * columns + 1.6, 6.5), 2.5 * rows + 0.9
-    with _figure(path, title, figsize=size) as figure:
-        grid = figure.subplots(
-            rows, columns, sharex=True, sharey=not wide, squeeze=False
-        )
+    with figure(path, title, figsize=size) as fig:
+        grid = fig.subplots(rows, columns, sharex=True, sharey=not wide, squeeze=False)
         for ax in grid.flat[len(names) :]:
             ax.remove()
         for column, ax in enumerate(grid[-1]):
@@ -285,10 +281,19 @@ def panels(
 
 
 def band(
-    ax: Axes, x: np.ndarray, values: np.ndarray, label: str, *, log=False, **style: Any
+    ax: Axes,
+    x: np.ndarray,
+    values: np.ndarray,
+    name: str,
+    *,
+    log: bool = False,
+    **style: Any,
 ) -> None:
-    """Mean over the first axis with a band of one standard deviation."""
-    line: dict[str, Any] = {"color": color(label), "lw": 1.8, **style}
+    """Mean over the first axis with a band of one standard deviation.
+
+    ``name`` chooses the colour where ``style``, of the line, does not.
+    """
+    line: dict[str, Any] = {"color": color(name), "lw": 1.8, **style}
     values = np.log(np.maximum(values, 1e-8)) if log else values
     mean, spread = values.mean(0), std(values)
     low, high = mean - spread, mean + spread

@@ -13,6 +13,7 @@ from experiments.records import files
 from experiments.records.runs import read_runs
 from experiments.reporting import answers
 from experiments.reporting.questions import LONG_TAIL, QUESTIONS, Column
+from experiments.reporting.reasons import REASONS
 
 DEFAULT = results.Arguments()
 CE, LA = "evidence-lt100-cifar10-ce", "evidence-lt100-cifar10-la"
@@ -41,6 +42,12 @@ def _record(folder, preset, seed, best, last, *, finished=True, **changes):
                 f"test/{key}": test
                 for key in ("accuracy", "balanced_accuracy", "ece", "few")
             },
+            **{f"{split}/fisher_ratio": 1 + test for split in ("train", "test")},
+            "test/tightness_by_class": [test, 0.2, 0.1],
+            "weights/mean": 1.0,
+            "weights/std": 0.5,
+            "weights/changed_labels": val,
+            "weights/unchanged_labels": test,
         }
         for epoch, val, test in ((1, 0.9, best), (2, 0.8, last))
     ]
@@ -119,6 +126,36 @@ def test_a_page_is_filled_and_its_picture_drawn(found, tmp_path):
     assert "results-noise.png" not in made["noise"]
     with pytest.raises(ValueError, match="one place for long-tail"):
         results.filled(text.replace("<!-- long-tail -->", ""), made)
+
+
+def test_pictures_of_why_methods_help_are_drawn_from_the_records(tmp_path):
+    records, images = tmp_path / "records", tmp_path / "images"
+    images.mkdir()
+    geometry = {
+        "layers": [
+            {"name": name, "cosine_between": 0.5, "cosine_noise": 0.9}
+            for name in ("stem", "block")
+        ],
+        "classifier_norms": [3.0, 2.0, 1.0],
+        "adjustment": {
+            "taus": [0.0, 1.0],
+            "additive": [0.5, 0.6],
+            "multiplicative": [0.5, 0.4],
+        },
+    }
+    for preset in (CE, LA, "evidence-lt100-cifar10-absgd", "evidence-noise-human-gdw"):
+        _record(records, preset, 0, 0.5, 0.4)
+    (run,) = records.glob(f"{CE}-0-*")
+    files.write_json(run / "geometry.json", geometry)
+    found = answers.finished_rows(read_runs(records))
+    made = results.parts(found)
+    for reason in REASONS:
+        assert f"](images/results-{reason.name}.png)" in made[reason.name]
+        results.explain(reason, found, images)
+        assert image.imread(images / f"results-{reason.name}.png").std() > 0
+        results.explain(reason, {}, images)  # nothing to draw: an old one is removed
+    assert not any(images.iterdir())
+    assert all(results.parts({})[reason.name] == "No run yet." for reason in REASONS)
 
 
 def test_scores_of_wrong_labels_come_from_the_records(tmp_path):

@@ -98,8 +98,8 @@ _POSTHOC_SEARCHED = _Row(
     "the same, tau searched on validation", MethodConfig(post_hoc="additive")
 )
 _ABSGD = _Row(
-    "ABSGD from the start, temperature 2",
-    MethodConfig(weighting=Absgd(temperature=2.0)),
+    "ABSGD from the start, temperature 5; at 2 training diverges",
+    MethodConfig(weighting=Absgd(temperature=5.0)),
 )
 _ABSGD_TWO_STAGE = _Row(
     "ABSGD from epoch 7",
