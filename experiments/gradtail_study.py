@@ -27,9 +27,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
-import ltjax
 from experiments.digits import activations
 from experiments.digits.draws import Scenario, long_tail_counts
 from experiments.digits.tuning import (
@@ -43,10 +41,11 @@ from experiments.digits.tuning import (
     short,
     title,
 )
-from experiments.methods import Context, GradTail, MethodConfig
+from experiments.methods import GradTail, MethodConfig
 from experiments.records.environment import environment
 from experiments.records.files import plain, write_json
 from experiments.reporting import plots
+from experiments.reporting.numbers import rank_correlation
 
 EARLY = 5  # the epoch in which ranks are taken
 FEW = 10  # training examples of a class in the tail
@@ -72,23 +71,6 @@ class Studied(GradTail):
         return super().activation_fn
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shuffled(Studied):
-    """The same weights, given to random examples of the batch."""
-
-    name = "shuffled"
-
-    def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
-        """The weighting of a run."""
-        inner = super().build(context, key)
-
-        def weights(jac, state, params=None, *, key, **extra_args):
-            own, state = inner.weights(jac, state, params, **extra_args)
-            return jax.random.permutation(key, own), state
-
-        return ltjax.Weighting.from_weights(inner.init, weights, inner.observe)
-
-
 _DECAYS: dict[str, tuple[float, ...]] = {"optimizer.weight_decay": (5e-4, 5e-3)}
 _SHAPES = {
     "gated": ("strength", (2.0, 5.0, 20.0)),
@@ -99,10 +81,9 @@ _SHAPES = {
 }
 
 
-def _variant(label: str, *, shuffled: bool = False, **settings: Any) -> Entry:
+def _variant(label: str, **settings: Any) -> Entry:
     """GradTail, with two weight decays and three values of what shapes it."""
-    kind = Shuffled if shuffled else Studied
-    weighting = kind(**{"reference": "weighted"} | settings)
+    weighting = Studied(**{"reference": "weighted"} | settings)
     name, values = _SHAPES[weighting.activation]
     return Entry(
         label=label,
@@ -148,7 +129,9 @@ class Config:
 def rank(result: Result, class_counts: np.ndarray) -> np.ndarray:
     """``[S]`` correlation over classes of early weight with class size."""
     epoch = min(EARLY, result.weights.shape[1]) - 1
-    return np.array([_spearman(w, class_counts) for w in result.weights[:, epoch, 0]])
+    return np.array(
+        [rank_correlation(w, class_counts) for w in result.weights[:, epoch, 0]]
+    )
 
 
 def fading(result: Result, tail: np.ndarray) -> np.ndarray:
@@ -156,20 +139,15 @@ def fading(result: Result, tail: np.ndarray) -> np.ndarray:
     # The first epoch is the burn-in, with all weights 1.
     weights = result.weights[:, 1:, 0, tail].mean(-1)
     losses = result.losses[:, 1:, 0, tail].mean(-1)
-    return np.array([_spearman(w, x) for w, x in zip(weights, losses, strict=True)])
+    return np.array(
+        [rank_correlation(w, x) for w, x in zip(weights, losses, strict=True)]
+    )
 
 
 def wrong_over_right(result: Result) -> np.ndarray:
     """``[S]`` weight of wrong labels over that of right ones, in the last epoch."""
     right, wrong = np.moveaxis(result.weights[:, -1].mean(-1), -1, 0)
     return wrong / right
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """0 where one of both does not vary."""
-    if np.ptp(x) < 1e-6 or np.ptp(y) < 1e-6:
-        return 0.0
-    return float(stats.spearmanr(x, y).statistic)
 
 
 def table(results: Mapping[str, Result], scenario: Scenario) -> Table:

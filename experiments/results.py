@@ -67,6 +67,8 @@ def parts(found: Found) -> dict[str, str]:
             if found.keys() & comparison.presets.keys():
                 table = answers.details(question, comparison, found)
                 made[comparison.prefix] = "\n".join(_table(table))
+    weights = answers.gradtail_weights(found)
+    made["gradtail"] = "\n".join(_table(weights)) if weights.rows else "No run yet."
     for reason in REASONS:
         picture = f"![{reason.caption}](images/{_picture(reason.name)})"
         made[reason.name] = picture if reason.lines(found) else "No run yet."

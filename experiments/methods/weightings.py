@@ -98,6 +98,8 @@ class GradTail(_Weighting):
     width: float = 0.25
     """Of bump."""
     max_weight: float = 10.0
+    shuffled: bool = False
+    """A control: the same weights, given to random examples of the batch."""
 
     @property
     def activation_fn(self) -> Callable[..., jax.Array]:
@@ -109,12 +111,22 @@ class GradTail(_Weighting):
         )
 
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
+        own = ("activation", "layers", "shuffled")
         constants = ("strength", "slope", "center", "width")
-        return ltjax.gradtail(
+        weighting = ltjax.gradtail(
             activation=self.activation_fn,
             mask=None if self.layers == "all" else classifier_mask,
-            **arguments(self, "activation", "layers", *constants),
+            **arguments(self, *own, *constants),
         )
+        return _shuffled(weighting) if self.shuffled else weighting
+
+
+def _shuffled(weighting: ltjax.Weighting) -> ltjax.Weighting:
+    def weights(jac, state, params=None, *, key, **extra):
+        own, state = weighting.weights(jac, state, params, **extra)
+        return jax.random.permutation(key, own), state
+
+    return ltjax.Weighting.from_weights(weighting.init, weights, weighting.observe)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

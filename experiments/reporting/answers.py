@@ -1,14 +1,19 @@
 """What the records of evidence runs say: rows of tables with one entry per preset."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from experiments.records.examples import SCORES
 from experiments.records.runs import Run
 from experiments.reporting.groups import Group, arrange
-from experiments.reporting.numbers import Statistic, results, statistic
-from experiments.reporting.questions import Column, Comparison, Question
+from experiments.reporting.numbers import (
+    Statistic,
+    rank_correlation,
+    results,
+    statistic,
+)
+from experiments.reporting.questions import QUESTIONS, Column, Comparison, Question
 from experiments.reporting.tables import Table
 
 Seeds = tuple[int, int]
@@ -89,6 +94,31 @@ def detections(comparison: Comparison, found: Found) -> Table | None:
     return Table(title, ["method", "seeds", *SCORES], rows) if rows else None
 
 
+def gradtail_weights(found: Found) -> Table:
+    """What GradTail's weights follow, on every set that it was trained on.
+
+    Of each run: the correlation, over classes or regions of the target, of the second
+    epoch's weight with the number of examples; the correlation, over epochs from the
+    second on, of the rarest ones' weight with their loss; and the weight of wrong
+    labels over that of right ones in the last epoch.
+    """
+    rows = []
+    for comparison in (c for q in QUESTIONS for c in q.comparisons):
+        for preset, label in comparison.presets.items():
+            if "gradtail" not in preset or preset not in found:
+                continue
+            runs = found[preset].counted
+            numbers = [
+                _mean(_by_size, runs),
+                _mean(_fading, runs),
+                _mean(_wrong_over_right, runs),
+            ]
+            rows.append([comparison.title, label, str(len(runs)), *numbers])
+    columns = ["data", "method", "seeds", "weight and size", "weight and loss of the"]
+    columns[-1] += " rarest"
+    return Table("GradTail's weights", [*columns, "wrong : right"], rows)
+
+
 def measured(question: Question, found: Found) -> dict[str, dict[str, np.ndarray]]:
     """``[seeds]`` of the deciding number by set and method, of those that were run."""
     drawn = {}
@@ -131,6 +161,41 @@ def with_error(number: Statistic, *, sign: bool = False) -> str:
     digits = sum(largest < bound for bound in (10, 1000))
     text = f"{number.mean:{'+' if sign else ''}.{digits}f}"
     return text if number.error is None else f"{text} ± {number.error:.{digits}f}"
+
+
+def _mean(number: Callable[[Run], float | None], runs: Sequence[Run]) -> str:
+    values = [v for run in runs if (v := number(run)) is not None]
+    return f"{np.mean(values):.2f}" if values else ""
+
+
+def _by_size(run: Run) -> float:
+    weights, sizes = _known(run.rows[1]["weights/by_class"]), _sizes(run)
+    return rank_correlation(weights[sizes > 0], sizes[sizes > 0])
+
+
+def _fading(run: Run) -> float:
+    rarest = _sizes(run) == _sizes(run)[_sizes(run) > 0].min()
+    weights, losses = (
+        np.array([_known(row[key])[rarest].mean() for row in run.rows[1:]])
+        for key in ("weights/by_class", "train/loss_by_class")
+    )
+    return rank_correlation(weights, losses)
+
+
+def _wrong_over_right(run: Run) -> float | None:
+    last = run.rows[-1]
+    if "weights/changed_labels" not in last:
+        return None
+    return last["weights/changed_labels"] / last["weights/unchanged_labels"]
+
+
+def _sizes(run: Run) -> np.ndarray:
+    """Training examples of each class; of regression's regions, only their order."""
+    return np.asarray(run.facts["class_counts"] or (3, 2, 1))
+
+
+def _known(values: Sequence[float | None]) -> np.ndarray:
+    return np.asarray(values, np.float64)
 
 
 def _detected(runs: Sequence[Mapping[str, Mapping[str, float]]], score: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from experiments.configs import PRESETS, Published
 from experiments.records.runs import Run
@@ -49,6 +50,13 @@ def statistic(values: Sequence[float]) -> Statistic:
     """Mean and sample standard deviation."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Statistic(float(np.mean(values)), std, [float(v) for v in values])
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's; 0 where one of both does not vary."""
+    if np.ptp(x) < 1e-6 or np.ptp(y) < 1e-6:
+        return 0.0
+    return float(stats.spearmanr(x, y).statistic)
 
 
 def results(group: Group, rule: str) -> dict[str, Statistic]:

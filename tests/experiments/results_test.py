@@ -44,6 +44,8 @@ def _record(folder, preset, seed, best, last, *, finished=True, **changes):
             },
             **{f"{split}/fisher_ratio": 1 + test for split in ("train", "test")},
             "test/tightness_by_class": [test, 0.2, 0.1],
+            "weights/by_class": [0.5, 1.0, 2.0],
+            "train/loss_by_class": [0.5, 1.0, 2.0 - 0.1 * epoch],
             "weights/mean": 1.0,
             "weights/std": 0.5,
             "weights/changed_labels": val,
@@ -169,6 +171,21 @@ def test_scores_of_wrong_labels_come_from_the_records(tmp_path):
     assert "| GDW | 2 | 62.5 (25.0) |  |" in made
     assert "| CE |" not in made
     assert "60% uniform" not in made
+
+
+def test_what_gradtails_weights_follow_comes_from_the_records(tmp_path):
+    for preset in ("evidence-noise-human", "evidence-lt100-cifar10"):
+        _record(tmp_path, f"{preset}-gradtail-classifier", 0, 0.5, 0.4)
+    _record(tmp_path, CE, 0, 0.5, 0.4)
+    table = answers.gradtail_weights(answers.finished_rows(read_runs(tmp_path)))
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [row["data"] for row in rows] == [
+        "CIFAR-10, ratio 100",
+        "labels by people, 40% wrong",
+    ]
+    assert {row["weight and size"] for row in rows} == {"-1.00"}
+    assert {row["wrong : right"] for row in rows} == {"2.00"}  # 0.8 over 0.4
+    assert not answers.gradtail_weights({}).rows
 
 
 def test_every_preset_of_the_evidence_is_a_row():

@@ -120,6 +120,18 @@ _GRADTAIL_CLASSIFIER = _Row(
     "GradTail, gradients of the classifier",
     MethodConfig(weighting=GradTail(layers="classifier")),
 )
+_GRADTAIL_WEIGHTED = _Row(
+    "GradTail of the classifier, compared with the weighted mean gradient",
+    MethodConfig(weighting=GradTail(layers="classifier", reference="weighted")),
+)
+_GRADTAIL_BUMP = _Row(
+    "GradTail of the classifier, bump",
+    MethodConfig(weighting=GradTail(layers="classifier", activation="bump")),
+)
+_GRADTAIL_SHUFFLED = _Row(
+    "the weights of GradTail, classifier, given to random examples",
+    MethodConfig(weighting=GradTail(layers="classifier", shuffled=True)),
+)
 _GDW = _Row("GDW", MethodConfig(weighting=Gdw()))
 _MWNET = _Row("MW-Net", MethodConfig(weighting=MwNet()))
 _CONTRASTIVE = _Row("ELM, contrastive", MethodConfig(loss=Elm(kind="contrastive")))
@@ -171,6 +183,15 @@ PRESETS: dict[str, Preset] = {
     "evidence-lt100-cifar10-gradtail": Preset(*_tail("cifar10", 100, _GRADTAIL)),
     "evidence-lt100-cifar10-gradtail-classifier": Preset(
         *_tail("cifar10", 100, _GRADTAIL_CLASSIFIER)
+    ),
+    "evidence-lt100-cifar10-gradtail-weighted": Preset(
+        *_tail("cifar10", 100, _GRADTAIL_WEIGHTED)
+    ),
+    "evidence-lt100-cifar10-gradtail-bump": Preset(
+        *_tail("cifar10", 100, _GRADTAIL_BUMP)
+    ),
+    "evidence-lt100-cifar10-gradtail-shuffled": Preset(
+        *_tail("cifar10", 100, _GRADTAIL_SHUFFLED)
     ),
     "evidence-lt100-cifar10-gdw": Preset(*_tail("cifar10", 100, _GDW)),
     "evidence-lt100-cifar10-mwnet": Preset(*_tail("cifar10", 100, _MWNET)),

@@ -14,6 +14,7 @@ from experiments.methods import (
     Absgd,
     Gdw,
     GeneralizedCrossEntropy,
+    GradTail,
     L2rw,
     MethodConfig,
     MwNet,
@@ -75,6 +76,10 @@ _ABSGD_SCE = (
     ),
     "symmetric cross-entropy, ABSGD from epoch 8, temperature -0.5",
 )
+_GRADTAIL = (
+    MethodConfig(weighting=GradTail(layers="classifier")),
+    "GradTail, gradients of the classifier",
+)
 _L2RW = MethodConfig(weighting=L2rw()), "L2RW"
 _MWNET = MethodConfig(weighting=MwNet()), "MW-Net"
 _GDW = MethodConfig(weighting=Gdw()), "GDW"
@@ -87,6 +92,7 @@ PRESETS: dict[str, Preset] = {
     "evidence-noise-unif40-sce": Preset(*_noisy(_UNIF40, _SCE)),
     "evidence-noise-unif40-absgd": Preset(*_noisy(_UNIF40, _ABSGD)),
     "evidence-noise-unif40-absgd-sce": Preset(*_noisy(_UNIF40, _ABSGD_SCE)),
+    "evidence-noise-unif40-gradtail-classifier": Preset(*_noisy(_UNIF40, _GRADTAIL)),
     "evidence-noise-unif40-l2rw": Preset(*_noisy(_UNIF40, _L2RW)),
     "evidence-noise-unif40-mwnet": Preset(*_noisy(_UNIF40, _MWNET)),
     "evidence-noise-unif40-gdw": Preset(*_noisy(_UNIF40, _GDW)),
@@ -117,6 +123,7 @@ PRESETS: dict[str, Preset] = {
     "evidence-noise-human-sce": Preset(*_noisy(_HUMAN, _SCE)),
     "evidence-noise-human-absgd": Preset(*_noisy(_HUMAN, _ABSGD)),
     "evidence-noise-human-absgd-sce": Preset(*_noisy(_HUMAN, _ABSGD_SCE)),
+    "evidence-noise-human-gradtail-classifier": Preset(*_noisy(_HUMAN, _GRADTAIL)),
     "evidence-noise-human-l2rw": Preset(*_noisy(_HUMAN, _L2RW)),
     "evidence-noise-human-mwnet": Preset(*_noisy(_HUMAN, _MWNET)),
     "evidence-noise-human-gdw": Preset(*_noisy(_HUMAN, _GDW)),
