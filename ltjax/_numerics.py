@@ -19,6 +19,14 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(widest(x.dtype))
 
 
+def masked(x: jax.Array, where: jax.Array | None) -> jax.Array:
+    """``x``, and 0 (with zero gradients) where a mask of its leading axes is false."""
+    if where is None:
+        return x
+    mask = jnp.reshape(where, where.shape + (1,) * (jnp.ndim(x) - where.ndim))
+    return jnp.where(mask, x, jnp.zeros_like(x))
+
+
 def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
     """``x / y``, and 0 (with zero gradients) where ``y`` is 0."""
     zero = y == 0

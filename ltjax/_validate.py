@@ -66,6 +66,12 @@ def targets(logits: Any, labels: Any) -> None:
     _classes(logits)
 
 
+def mask(where: Any, shape: Sequence[int]) -> None:
+    """Checks ``where``, a mask of examples, if there is one."""
+    if where is not None:
+        array("where", where, shape=shape, kind="bool")
+
+
 def class_vector(name: str, value: Any, num_classes: int, *, positive: bool) -> None:
     """Checks a ``[C]`` vector of finite numbers, positive or not negative."""
     array(name, value, shape=(num_classes,), kind="number")

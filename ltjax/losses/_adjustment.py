@@ -13,6 +13,7 @@ def logit_adjusted_cross_entropy(
     *,
     class_priors: jax.Array,
     tau: float | jax.Array = 1.0,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Softmax cross-entropy on logits raised by the log of the class priors.
 
@@ -30,6 +31,7 @@ def logit_adjusted_cross_entropy(
       class_priors: ``[C]`` positive training frequencies; their sum does not matter.
         A traced zero is taken for the smallest normal number.
       tau: strength, at least 0; 0 gives plain cross-entropy. May be traced.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -44,16 +46,20 @@ def logit_adjusted_cross_entropy(
     References:
       Menon et al., *Long-tail learning via logit adjustment*, ICLR 2021, equation 10.
     """
-    _validate.targets(logits, labels)
+    z, labels = _target.prepare(logits, labels, where)
     _validate.class_vector("class_priors", class_priors, logits.shape[1], positive=True)
     _validate.number("tau", tau, low=0.0)
-    z = _numerics.at_least_float32(logits)
     shift = jnp.asarray(tau, z.dtype) * _classes.log_priors(class_priors, z.dtype)
-    return _target.cross_entropy(z + shift[None, :], labels)
+    losses = _target.cross_entropy(z + shift[None, :], labels)
+    return _numerics.masked(losses, where)
 
 
 def balanced_softmax(
-    logits: jax.Array, labels: jax.Array, *, class_counts: jax.Array
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    class_counts: jax.Array,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Softmax cross-entropy with every class weighted by its training count.
 
@@ -68,6 +74,7 @@ def balanced_softmax(
         mean under them.
       class_counts: ``[C]`` training counts, at least 0; an empty class counts as one
         example.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -82,10 +89,10 @@ def balanced_softmax(
       Ren et al., *Balanced meta-softmax for long-tailed visual recognition*,
       NeurIPS 2020, section 3.
     """
-    _validate.targets(logits, labels)
+    z, labels = _target.prepare(logits, labels, where)
     _validate.class_vector(
         "class_counts", class_counts, logits.shape[1], positive=False
     )
-    z = _numerics.at_least_float32(logits)
     shift = jnp.log(_classes.occupied_counts(class_counts, z.dtype))
-    return _target.cross_entropy(z + shift[None, :], labels)
+    losses = _target.cross_entropy(z + shift[None, :], labels)
+    return _numerics.masked(losses, where)

@@ -76,7 +76,8 @@ def elm(
       embedding_tau: how strongly rarity enters the embedding term, in ``[0, 1]``;
         0 treats all classes alike. May be traced.
       centers: ``[C, E]``, needed by ``kind="center"`` and refused by the others.
-      where: ``[B]`` booleans, false for padding: loss 0, no one's partner or negative.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
+        It is no one's partner or negative.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -113,6 +114,9 @@ def elm(
         )
 
     counted = _counted(where, labels)
+    logits, labels, embeddings = (
+        _numerics.masked(x, where) for x in (logits, labels, embeddings)
+    )
     u = _directions(embeddings)
     log_priors = _classes.log_priors(class_priors, u.dtype)
     rho = jnp.asarray(embedding_tau, u.dtype)
@@ -132,7 +136,7 @@ def elm(
     dtype = _numerics.widest(logit_term.dtype, u.dtype)
     weight = jnp.asarray(weight, dtype)
     losses = logit_term.astype(dtype) + weight * embedding_term.astype(dtype)
-    return jnp.where(counted, losses, jnp.zeros_like(losses))
+    return _numerics.masked(losses, where)
 
 
 def update_centers(
@@ -176,9 +180,10 @@ def update_centers(
     )
     _validate.array("labels", labels, shape=(embeddings.shape[0],), kind="integer")
     _validate.number("decay", decay, low=0.0, high=1.0, open_high=True)
-    u = _directions(embeddings)
-    members = jax.nn.one_hot(labels, centers.shape[0], axis=0, dtype=u.dtype)
-    members = members * _counted(where, labels).astype(u.dtype)[None, :]
+    _validate.mask(where, labels.shape)
+    u = _directions(_numerics.masked(embeddings, where))
+    members = jax.nn.one_hot(labels, centers.shape[0], dtype=u.dtype)
+    members = _numerics.masked(members, where).T
     counts = members.sum(axis=1, keepdims=True)
     means = jnp.matmul(members, u, precision="highest") / jnp.maximum(counts, 1)
     old = centers.astype(u.dtype)
@@ -239,10 +244,8 @@ def _logit_term(logits, labels, class_priors, tau, margin):
 
 def _counted(where, labels):
     """Which examples are not padding, ``[B]``."""
-    if where is None:
-        return jnp.ones(labels.shape, jnp.bool_)
-    _validate.array("where", where, shape=labels.shape, kind="bool")
-    return where
+    _validate.mask(where, labels.shape)
+    return jnp.ones(labels.shape, jnp.bool_) if where is None else where
 
 
 def _contrastive(u, labels, scaled_log_priors, temperature, counted):

@@ -14,6 +14,7 @@ def ldam(
     class_counts: jax.Array,
     max_margin: float | jax.Array = 0.5,
     scale: float | jax.Array = 30.0,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Cross-entropy with larger margins for rarer classes (LDAM).
 
@@ -33,6 +34,7 @@ def ldam(
         example.
       max_margin: margin of the rarest class, at least 0. May be traced.
       scale: factor on the logits after the margin, positive. May be traced.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -47,15 +49,15 @@ def ldam(
       Cao et al., *Learning imbalanced datasets with label-distribution-aware margin
       loss*, NeurIPS 2019, section 3. The scale is in the authors' code only.
     """
-    _validate.targets(logits, labels)
+    z, labels = _target.prepare(logits, labels, where)
     num_classes = logits.shape[1]
     _validate.class_vector("class_counts", class_counts, num_classes, positive=False)
     _validate.number("max_margin", max_margin, low=0.0)
     _validate.number("scale", scale, low=0.0, open_low=True)
-    z = _numerics.at_least_float32(logits)
     n = _classes.occupied_counts(class_counts, z.dtype)
     margins = jnp.asarray(max_margin, z.dtype) * (n.min() / n) ** 0.25
     scale = jnp.asarray(scale, z.dtype)
     deficit = _target.deficit(scale * z, labels)
     deficit = deficit + scale * _target.pick(margins, labels)
-    return _target.expect(jax.nn.softplus(deficit), labels)
+    losses = _target.expect(jax.nn.softplus(deficit), labels)
+    return _numerics.masked(losses, where)

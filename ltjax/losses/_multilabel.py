@@ -42,7 +42,8 @@ def multilabel_cross_entropy(
       class_weights: ``[C]``, at least 0; 1 by default.
       gamma: focusing strength, at least 0. May be traced.
       where: ``[B, C]`` booleans, the set :math:`K_i` of classes whose label is known;
-        all by default. The loss of an example without any is 0.
+        all by default. The logits and labels of others do not matter, and the loss of
+        an example without any is 0.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -67,13 +68,12 @@ def multilabel_cross_entropy(
     _validate.array("labels", labels, shape=logits.shape)
     _validate.number("tau", tau, low=0.0)
     _validate.number("gamma", gamma, low=0.0)
-    if where is not None:
-        _validate.array("where", where, shape=logits.shape, kind="bool")
-    z = _numerics.at_least_float32(logits)
+    _validate.mask(where, logits.shape)
+    z = _numerics.masked(_numerics.at_least_float32(logits), where)
     if class_priors is not None:
         odds = _log_odds(class_priors, z.shape[1], z.dtype)
         z = z + (jnp.asarray(tau, z.dtype) * odds)[None, :]
-    y = jnp.asarray(labels).astype(z.dtype)
+    y = _numerics.masked(jnp.asarray(labels).astype(z.dtype), where)
     terms = y * focal_term(-z, gamma) + (1 - y) * focal_term(z, gamma)
     if class_weights is not None:
         size = z.shape[1]

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from ltjax import _numerics, _validate
 
 
-def feature_penalty(embeddings: jax.Array) -> jax.Array:
+def feature_penalty(
+    embeddings: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
     r"""Half the squared length of every embedding.
 
     .. math:: \ell_i = \tfrac12 \|h_i\|^2
@@ -17,6 +19,7 @@ def feature_penalty(embeddings: jax.Array) -> jax.Array:
 
     Args:
       embeddings: ``[B, E]`` features, any float dtype.
+      where: ``[B]`` booleans, false for padding: penalty 0, whatever its features.
 
     Returns:
       ``[B]`` penalties in at least float32, not reduced.
@@ -30,4 +33,6 @@ def feature_penalty(embeddings: jax.Array) -> jax.Array:
       problem*, ICLR 2024 (arXiv 2305.16573).
     """
     _validate.array("embeddings", embeddings, ndim=2, kind="floating")
-    return 0.5 * jnp.sum(_numerics.at_least_float32(embeddings) ** 2, axis=1)
+    _validate.mask(where, embeddings.shape[:1])
+    h = _numerics.masked(_numerics.at_least_float32(embeddings), where)
+    return 0.5 * jnp.sum(h**2, axis=1)

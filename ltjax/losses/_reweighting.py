@@ -51,6 +51,7 @@ def class_balanced_cross_entropy(
     *,
     class_counts: jax.Array,
     beta: float | jax.Array = 0.9999,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Softmax cross-entropy times the class-balanced weight of the target.
 
@@ -63,6 +64,7 @@ def class_balanced_cross_entropy(
         mean under them.
       class_counts: ``[C]`` training counts, see :func:`class_balanced_weights`.
       beta: in ``[0, 1)``, see :func:`class_balanced_weights`.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced. The released code takes their
@@ -78,11 +80,11 @@ def class_balanced_cross_entropy(
     References:
       Cui et al., CVPR 2019, section 4.1.
     """
-    _validate.targets(logits, labels)
-    z = _numerics.at_least_float32(logits)
+    z, labels = _target.prepare(logits, labels, where)
     weights = _class_weights(z, class_counts, beta)
     losses = jax.nn.softplus(_target.deficit(z, labels))
-    return _target.expect(_target.pick(weights, labels) * losses, labels)
+    losses = _target.expect(_target.pick(weights, labels) * losses, labels)
+    return _numerics.masked(losses, where)
 
 
 def class_balanced_sigmoid(
@@ -91,6 +93,7 @@ def class_balanced_sigmoid(
     *,
     class_counts: jax.Array,
     beta: float | jax.Array = 0.9999,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""One binary cross-entropy per class, times the target's class-balanced weight.
 
@@ -104,6 +107,7 @@ def class_balanced_sigmoid(
         mean under them.
       class_counts: ``[C]`` training counts, see :func:`class_balanced_weights`.
       beta: in ``[0, 1)``, see :func:`class_balanced_weights`.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -119,10 +123,10 @@ def class_balanced_sigmoid(
       Cui et al., CVPR 2019, section 4.2. The mean over classes follows the released
       code; the paper has their sum.
     """
-    _validate.targets(logits, labels)
-    z = _numerics.at_least_float32(logits)
+    z, labels = _target.prepare(logits, labels, where)
     weights = _class_weights(z, class_counts, beta)
-    return _binary_sum(jax.nn.softplus, z, labels, weights) / z.shape[1]
+    losses = _binary_sum(jax.nn.softplus, z, labels, weights) / z.shape[1]
+    return _numerics.masked(losses, where)
 
 
 def class_balanced_focal(
@@ -132,6 +136,7 @@ def class_balanced_focal(
     class_counts: jax.Array,
     beta: float | jax.Array = 0.9999,
     gamma: float | jax.Array = 2.0,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""One binary focal loss per class, times the target's class-balanced weight.
 
@@ -147,6 +152,7 @@ def class_balanced_focal(
       beta: in ``[0, 1)``, see :func:`class_balanced_weights`.
       gamma: focusing strength, at least 0; 0 gives ``C`` times
         :func:`class_balanced_sigmoid`. May be traced.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -162,15 +168,19 @@ def class_balanced_focal(
       Cui et al., CVPR 2019, section 4.3. The sum over classes is that of both the
       paper and the released code.
     """
-    _validate.targets(logits, labels)
+    z, labels = _target.prepare(logits, labels, where)
     _validate.number("gamma", gamma, low=0.0)
-    z = _numerics.at_least_float32(logits)
     weights = _class_weights(z, class_counts, beta)
-    return _binary_sum(lambda t: focal_term(t, gamma), z, labels, weights)
+    losses = _binary_sum(lambda t: focal_term(t, gamma), z, labels, weights)
+    return _numerics.masked(losses, where)
 
 
 def focal(
-    logits: jax.Array, labels: jax.Array, *, gamma: float | jax.Array = 2.0
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    gamma: float | jax.Array = 2.0,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Softmax cross-entropy, scaled down for examples that are already fitted.
 
@@ -183,6 +193,7 @@ def focal(
         Or ``[B, C]`` probabilities (one-hot, smoothed, mixed): the loss is then its
         mean under them.
       gamma: focusing strength, at least 0; 0 gives plain cross-entropy. May be traced.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -197,10 +208,10 @@ def focal(
       Lin et al., *Focal loss for dense object detection*, ICCV 2017, equation 4, with
       softmax probabilities in place of one sigmoid and without the class factor.
     """
-    _validate.targets(logits, labels)
+    z, labels = _target.prepare(logits, labels, where)
     _validate.number("gamma", gamma, low=0.0)
-    z = _numerics.at_least_float32(logits)
-    return _target.expect(focal_term(_target.deficit(z, labels), gamma), labels)
+    losses = _target.expect(focal_term(_target.deficit(z, labels), gamma), labels)
+    return _numerics.masked(losses, where)
 
 
 def target_weights(labels: jax.Array, class_weights: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ def symmetric_cross_entropy(
     *,
     alpha: float | jax.Array,
     beta: float | jax.Array,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Cross-entropy plus its reverse, in which labels and predictions swap roles.
 
@@ -36,6 +37,7 @@ def symmetric_cross_entropy(
       alpha: weight of cross-entropy, at least 0. May be traced.
       beta: weight of the reverse term, at least 0; 0 gives ``alpha`` times plain
         cross-entropy. May be traced.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -49,19 +51,23 @@ def symmetric_cross_entropy(
       Wang et al., *Symmetric cross entropy for robust learning with noisy labels*,
       ICCV 2019, section 3. The clipping constants are those of released code.
     """
-    _validate.targets(logits, labels)
+    z, labels = _target.prepare(logits, labels, where)
     _validate.number("alpha", alpha, low=0.0)
     _validate.number("beta", beta, low=0.0)
-    z = _numerics.at_least_float32(logits)
     p = jnp.maximum(jax.nn.softmax(z), _SMALLEST_PROBABILITY)
     others = 1 - _target.probabilities(labels, z.shape[1], z.dtype)
     reverse = -math.log(_SMALLEST_TARGET) * jnp.sum(others * p, axis=1)
     forward = _target.expect(jax.nn.softplus(_target.deficit(z, labels)), labels)
-    return jnp.asarray(alpha, z.dtype) * forward + jnp.asarray(beta, z.dtype) * reverse
+    alpha, beta = jnp.asarray(alpha, z.dtype), jnp.asarray(beta, z.dtype)
+    return _numerics.masked(alpha * forward + beta * reverse, where)
 
 
 def generalized_cross_entropy(
-    logits: jax.Array, labels: jax.Array, *, q: float | jax.Array = 0.7
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    q: float | jax.Array = 0.7,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""A bridge from cross-entropy (``q`` to 0) to the mean absolute error (``q = 1``).
 
@@ -74,6 +80,7 @@ def generalized_cross_entropy(
         mean under them.
       q: in ``(0, 1]``; larger values tolerate more noise and learn more slowly. May be
         traced.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced, each in ``[0, 1/q]``.
@@ -87,12 +94,11 @@ def generalized_cross_entropy(
       Zhang and Sabuncu, *Generalized cross entropy loss for training deep neural
       networks with noisy labels*, NeurIPS 2018, section 3.2.
     """
-    _validate.targets(logits, labels)
+    z, labels = _target.prepare(logits, labels, where)
     _validate.number("q", q, low=0.0, high=1.0, open_low=True)
-    z = _numerics.at_least_float32(logits)
-    return _target.expect(
-        _box_cox(jax.nn.softplus(_target.deficit(z, labels)), q), labels
-    )
+    cross_entropy = jax.nn.softplus(_target.deficit(z, labels))
+    losses = _target.expect(_box_cox(cross_entropy, q), labels)
+    return _numerics.masked(losses, where)
 
 
 def truncated_generalized_cross_entropy(
@@ -101,6 +107,7 @@ def truncated_generalized_cross_entropy(
     *,
     q: float | jax.Array = 0.7,
     k: float | jax.Array = 0.5,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Generalised cross-entropy, constant where the target is less likely than ``k``.
 
@@ -118,6 +125,7 @@ def truncated_generalized_cross_entropy(
       q: in ``(0, 1]``, see :func:`generalized_cross_entropy`. May be traced.
       k: truncation probability in ``[0, 1)``; 0 gives the untruncated loss. May be
         traced, as a schedule needs.
+      where: ``[B]`` booleans, false for padding: loss 0, whatever its logits and label.
 
     Returns:
       ``[B]`` losses in at least float32, not reduced.
@@ -132,14 +140,14 @@ def truncated_generalized_cross_entropy(
       Zhang and Sabuncu, NeurIPS 2018, section 3.3. The authors find which examples to
       truncate once every few epochs; here the current prediction decides.
     """
-    _validate.targets(logits, labels)
+    z, labels = _target.prepare(logits, labels, where)
     _validate.number("q", q, low=0.0, high=1.0, open_low=True)
     _validate.number("k", k, low=0.0, high=1.0, open_high=True)
-    z = _numerics.at_least_float32(logits)
     cross_entropy = jax.nn.softplus(_target.deficit(z, labels))
     limit = -jnp.log(jnp.asarray(k, z.dtype))
     truncated = jnp.where(cross_entropy < limit, cross_entropy, limit)
-    return _target.expect(_box_cox(truncated, q), labels)
+    losses = _target.expect(_box_cox(truncated, q), labels)
+    return _numerics.masked(losses, where)
 
 
 def _box_cox(cross_entropy, q):

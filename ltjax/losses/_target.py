@@ -9,6 +9,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ltjax import _numerics, _validate
+
+
+def prepare(
+    logits: jax.Array, labels: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Checked logits, in at least float32, and labels; both are 0 for padding.
+
+    The loss of a padded example and its derivatives are then finite whatever it held,
+    so that `_numerics.masked` makes zeros of both.
+    """
+    _validate.targets(logits, labels)
+    _validate.mask(where, logits.shape[:1])
+    z = _numerics.at_least_float32(logits)
+    return _numerics.masked(z, where), _numerics.masked(labels, where)
+
 
 def deficit(logits: jax.Array, labels: jax.Array) -> jax.Array:
     r"""How far the target trails all other classes together, ``[B]`` or ``[B, C]``.

@@ -7,13 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from ltjax import _validate
-from ltjax._numerics import widest
+from ltjax._numerics import masked, widest
 from ltjax.transforms._weighting import (
     Weighting,
-    check_mask,
     count_step,
     effective_size,
-    masked,
     outputs_of,
     state_dtype,
 )
@@ -79,7 +77,7 @@ def absgd_weights(
       [0.538 1.462]
     """
     _validate.array("losses", losses, kind="floating")
-    check_mask(where, losses.shape)
+    _validate.mask(where, losses.shape)
     _check_temperature(temperature)
     _check_scale(gamma, alpha)
     log_u = jnp.asarray(log_u)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from ltjax import _validate
+from ltjax._numerics import masked
 from ltjax.jacobian._operator import Jacobian
 from ltjax.jacobian._updates import as_jacobian
 from ltjax.transforms._gdw_weights import (
@@ -29,7 +30,6 @@ from ltjax.transforms._weighting import (
     Update,
     Weighting,
     count_step,
-    masked,
     outputs_of,
     state_dtype,
 )

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ltjax import _validate
-from ltjax._numerics import EPS, at_least_float32
-from ltjax.transforms._weighting import check_mask, masked
+from ltjax._numerics import EPS, at_least_float32, masked
 
 _MAX_PROBABILITY = 0.999
 _WEIGHT_RANGE = (1e-6, 1e6)
@@ -143,7 +142,7 @@ class Flows(NamedTuple):
 
 def flows_of(logits, labels, dtype, where=None):
     """The flows of a batch; no gradient passes to the logits."""
-    check_mask(where, labels.shape)
+    _validate.mask(where, labels.shape)
     counted = jnp.ones(labels.shape, bool) if where is None else where
     log_probs = jax.nn.log_softmax(jax.lax.stop_gradient(logits).astype(dtype), axis=1)
     target = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ltjax import _validate
-from ltjax._numerics import at_least_float32, safe_divide
+from ltjax._numerics import at_least_float32, masked, safe_divide
 from ltjax.jacobian._operator import DEFINITIONS
 from ltjax.jacobian._trees import resolve_mask, select
 from ltjax.transforms._gradtail_weights import (
@@ -21,7 +21,6 @@ from ltjax.transforms._weighting import (
     Weighting,
     count_step,
     effective_size,
-    masked,
     size_of,
     state_dtype,
 )

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ltjax import _validate
-from ltjax._numerics import at_least_float32, safe_divide
-from ltjax.transforms._weighting import check_mask, masked
+from ltjax._numerics import at_least_float32, masked, safe_divide
 
 _GATE_MAX = 3.0
 _VANISHING = 1e-6  # gradients below this share of the batch's mean have no direction
@@ -144,7 +143,7 @@ def gradtail_weights(
     s = at_least_float32(similarity)
     sizes = jnp.abs(s) if norms is None else norms.astype(s.dtype)
     share = vanishing_share(similarity.dtype)
-    check_mask(where, similarity.shape)
+    _validate.mask(where, similarity.shape)
     return masked(weigh(s, sizes, share, activation, max_weight, where), where)
 
 

@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from ltjax import _validate
-from ltjax._numerics import safe_divide
+from ltjax._numerics import masked, safe_divide
 from ltjax.transforms._gdw import check_meta, meta_tangents
 from ltjax.transforms._weighting import (
     Weighting,
-    check_mask,
     effective_size,
-    masked,
     size_of,
     state_dtype,
 )
@@ -43,7 +41,7 @@ def l2rw_weights(alignment: jax.Array, *, where: jax.Array | None = None) -> jax
       [3. 0. 1. 0.]
     """
     _validate.array("alignment", alignment, kind="floating")
-    check_mask(where, alignment.shape)
+    _validate.mask(where, alignment.shape)
     # Relative to the largest, so that tiny products neither vanish nor overflow.
     positive = masked(jnp.maximum(alignment, 0), where)
     scaled = safe_divide(positive, jnp.full_like(positive, jnp.max(positive)))

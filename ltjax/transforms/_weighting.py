@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ltjax import _validate
-from ltjax._numerics import EPS, safe_divide, widest
+from ltjax._numerics import EPS, masked, safe_divide, widest
 from ltjax.jacobian._operator import Jacobian
 from ltjax.jacobian._updates import as_jacobian
 
@@ -246,22 +246,9 @@ def mask_of(where: jax.Array | None, shape: tuple[int, ...]) -> jax.Array | None
     if where is None:
         return None
     ndim = max(getattr(where, "ndim", 1), 1)
-    check_mask(where, shape[:ndim])
+    _validate.mask(where, shape[:ndim])
     return jnp.broadcast_to(
         jnp.expand_dims(where, tuple(range(ndim, len(shape)))), shape
-    )
-
-
-def check_mask(where: jax.Array | None, shape: tuple[int, ...]) -> None:
-    """Checks a mask of examples against the shape of what they have."""
-    if where is not None:
-        _validate.array("where", where, shape=shape, kind="bool")
-
-
-def masked(weights: jax.Array, where: jax.Array | None) -> jax.Array:
-    """Weights that are 0 where ``where`` is false."""
-    return (
-        weights if where is None else jnp.where(where, weights, jnp.zeros_like(weights))
     )
 
 

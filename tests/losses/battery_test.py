@@ -15,6 +15,8 @@ COUNTS = np.array([60, 28, 13, 3])
 PRIORS = COUNTS / COUNTS.sum()
 BATCH, CLASSES = 6, len(COUNTS)
 LABELS = np.array([0, 3, 1, 0, 2, 3], np.int32)
+KEPT = np.array([True, False, True, True, False, True])  # the others are padding
+OUTSIDE = np.array([0, -7, 0, 0, 1_000_000, 0], np.int32)
 EMBEDDINGS = np.random.default_rng(1).normal(size=(BATCH, 5)).astype(np.float32)
 CENTERS = np.random.default_rng(2).normal(size=(CLASSES, 5)).astype(np.float32)
 
@@ -140,7 +142,9 @@ CASES = {
         _truncated,
     ),
     "elm": (
-        lambda z, y: losses.elm(z, EMBEDDINGS, y, class_priors=PRIORS, weight=0.0),
+        lambda z, y, **given: losses.elm(
+            z, EMBEDDINGS, y, class_priors=PRIORS, weight=0.0, **given
+        ),
         _elm_logit_term,
     ),
 }
@@ -263,6 +267,61 @@ def test_extreme_logits_stay_finite_with_soft_labels(loss_fn, reference, dtype):
     value, grad = jax.jit(jax.value_and_grad(lambda z: loss_fn(z, q).sum()))(z)
     chex.assert_tree_all_finite((value, grad))
     chex.assert_type(grad, dtype)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_padding_has_no_loss_and_no_gradient(loss_fn, dtype):
+    _check_padding(loss_fn, _logits(dtype), LABELS, np.where(KEPT, LABELS, OUTSIDE))
+
+
+@every_soft_case
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_padding_has_no_loss_and_no_gradient_with_soft_labels(
+    loss_fn, reference, dtype
+):
+    del reference
+    q = _probabilities(dtype)
+    padded = jnp.where(KEPT[:, None], q, jnp.full_like(q, jnp.nan))
+    _check_padding(loss_fn, _logits(dtype), q, padded)
+
+
+def _check_padding(loss_fn, z, labels, padded_labels):
+    """Whatever padding holds, the others are as they were, bit for bit.
+
+    Operation by operation: fused ones round differently in different programs.
+    """
+
+    def fun(z, labels, where=None):
+        value, vjp = jax.vjp(lambda z: loss_fn(z, labels, where=where), z)
+        return value, *vjp(jnp.ones_like(value))
+
+    whole = fun(z, labels)
+    compiled = jax.jit(fun)
+    for held in (jnp.nan, jnp.inf, -jnp.inf):
+        padded = jnp.where(KEPT[:, None], z, jnp.full_like(z, held))
+        found = fun(padded, padded_labels, KEPT)
+        fused = compiled(padded, padded_labels, KEPT)
+        for expected, exact, near in zip(whole, found, fused, strict=True):
+            np.testing.assert_array_equal(exact[KEPT], expected[KEPT])
+            rtol = max(1e-5, 2 * float(jnp.finfo(near.dtype).eps))
+            np.testing.assert_allclose(near[KEPT], expected[KEPT], rtol, 1e-6)
+            assert (exact[~KEPT] == 0).all()
+            assert (near[~KEPT] == 0).all()
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("where", "error", "match"),
+    [
+        (KEPT[:5], ValueError, r"where .*\(6,\).*\(5,\)"),
+        (KEPT.astype(np.int32), TypeError, "where .*bool.*int32"),
+    ],
+    ids=["length", "integers"],
+)
+def test_bad_masks_are_named(loss_fn, where, error, match):
+    with pytest.raises(error, match=match):
+        loss_fn(_logits(), LABELS, where=where)
 
 
 @every_loss

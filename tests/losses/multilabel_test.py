@@ -87,6 +87,26 @@ def test_extremes_stay_finite(dtype):
     assert (slopes[1] == 0).all()
 
 
+@pytest.mark.parametrize("held", [jnp.nan, jnp.inf])
+def test_unknown_labels_hold_anything(held):
+    """Whatever unknown entries hold, the others are as they were, bit for bit."""
+    z = jnp.asarray(LOGITS, jnp.float32)
+    y = jnp.asarray(LABELS, jnp.float32)
+
+    @jax.jit
+    def fun(z, y):
+        def loss_fn(z):
+            return losses.multilabel_cross_entropy(z, y, gamma=2.0, where=KNOWN)
+
+        value, vjp = jax.vjp(loss_fn, z)
+        return value, *vjp(jnp.ones_like(value))
+
+    held = jnp.full_like(z, held)
+    got = fun(jnp.where(KNOWN, z, held), jnp.where(KNOWN, y, held))
+    for a, b in zip(got, fun(z, y), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [

@@ -21,7 +21,22 @@ def test_is_half_the_squared_length_and_its_gradient_the_embedding(dtype):
     np.testing.assert_array_equal(grad, h)
 
 
+def test_padding_has_no_penalty_and_no_gradient():
+    h, where = jnp.array([[3.0, -4.0], [jnp.nan, jnp.inf]]), jnp.array([True, False])
+
+    @jax.jit
+    def fun(h):
+        penalties, vjp = jax.vjp(lambda h: losses.feature_penalty(h, where=where), h)
+        return penalties, *vjp(jnp.ones_like(penalties))
+
+    penalties, slopes = fun(h)
+    np.testing.assert_array_equal(penalties, [12.5, 0.0])
+    np.testing.assert_array_equal(slopes, [[3.0, -4.0], [0.0, 0.0]])
+
+
 def test_bad_input_is_named():
+    with pytest.raises(ValueError, match=r"where.*\(3,\).*\(2,\)"):
+        losses.feature_penalty(jnp.zeros((3, 2)), where=jnp.ones(2, jnp.bool_))
     with pytest.raises(ValueError, match=r"embeddings.*2 dimensions.*\(3,\)"):
         losses.feature_penalty(jnp.zeros(3))
     with pytest.raises(TypeError, match=r"embeddings.*floating.*int32"):
