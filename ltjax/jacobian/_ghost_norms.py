@@ -14,10 +14,9 @@ References:
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +24,13 @@ from jax import lax
 
 from ltjax._numerics import at_least_float32, squared_norm
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
-from ltjax.jacobian._gram import product_squares, row_squares
+from ltjax.jacobian._gram import Parts, product_squares, row_squares
 from ltjax.jacobian._jaxpr import Value, bodies, dtype_of, shape_of
 from ltjax.jacobian._parts import LoopTap, Tap
 from ltjax.jacobian._placement import explicit_sharding, reshape
 from ltjax.jacobian._products import each_step
 from ltjax.jacobian._rules import ELEMENTWISE, SHARED
-
-# Windows with more offsets than this are not unrolled.
-_UNROLLED: Final = 64
+from ltjax.jacobian._windows import Windows
 
 
 class TapRows:
@@ -186,11 +183,11 @@ class ProductRows(TapRows):
         else:
             where = result[d.ndim - 1 - times :], result[heads : d.ndim - 1 - times]
         d = _arrange(d, result[:heads], *where)
-        return product_squares([a], d, chunk_size)
+        return product_squares(a, Parts(a.shape[3]), d, chunk_size)
 
 
 class ConvolutionRows(TapRows):
-    """Rows of a convolution's kernel, as products at every offset of the window."""
+    """Rows of a convolution's kernel, as products at the offsets of the window."""
 
     @staticmethod
     def fits(tap, position):
@@ -198,71 +195,23 @@ class ConvolutionRows(TapRows):
         if op.name != "conv_general_dilated" or op.params["batch_group_count"] != 1:
             return False
         numbers = op.params["dimension_numbers"]
-        by_example = tap.axes == (numbers.lhs_spec[0], SHARED)
-        window = [shape_of(op.inputs[1])[k] for k in numbers.rhs_spec[2:]]
-        return position == 1 and by_example and math.prod(window) <= _UNROLLED
+        return position == 1 and tap.axes == (numbers.lhs_spec[0], SHARED)
 
     def one(self, example):
         own, (d,) = example
         a, d = lax.optimization_barrier((own[0], d))  # see squares
-        numbers = self.tap.op.params["dimension_numbers"]
-        d = self._by_group(d, numbers.out_spec)
-        taps = [
-            jnp.einsum("gpc,gpo->ogc", x, d) for x in self._shifted(a)
-        ]  # for each offset: [O/G, G, C/G]
-        kernel = jnp.stack(taps, -1).swapaxes(0, 1)
-        spec = numbers.rhs_spec
-        shape = [self._shared.shape[k] for k in spec]
-        return (
-            reshape(kernel, shape).transpose(_inverse(spec)).astype(self._shared.dtype)
-        )
+        windows = Windows(self.tap.op)
+        kernel = windows.kernel(a, windows.by_group(d))
+        return kernel.astype(self._shared.dtype)
 
     def squares(self, chunk_size):
         own, (d,) = self.examples
         # Windows are made of activations alone. The barrier keeps them from being made
         # as soon as those are there, and from waiting in memory for the backward pass.
         a, d = lax.optimization_barrier((own[0], d))
-        out_spec = self.tap.op.params["dimension_numbers"].out_spec
-        d = jax.vmap(lambda x: self._by_group(x, out_spec))(d)
-        return product_squares(jax.vmap(self._shifted)(a), d, chunk_size)
-
-    def _shifted(self, a):
-        """Inputs seen through every offset of the window, each ``[G, P, C/G]``."""
-        params = self.tap.op.params
-        numbers = params["dimension_numbers"]
-        spatial = numbers.lhs_spec[2:]
-        config = [(0, 0, 0)] * a.ndim
-        for k, (low, high), dilation in zip(
-            spatial, params["padding"], params["lhs_dilation"], strict=True
-        ):
-            config[k] = (low, high, dilation - 1)
-        a = lax.pad(a, jnp.zeros((), a.dtype), config)
-        out = [self.tap.op.outputs[0].shape[k] for k in numbers.out_spec[2:]]
-        window = [self._shared.shape[k] for k in numbers.rhs_spec[2:]]
-        shifted = []
-        for offset in itertools.product(*map(range, window)):
-            start, limit, strides = [0] * a.ndim, list(a.shape), [1] * a.ndim
-            for k, o, n, step, dilation in zip(
-                spatial,
-                offset,
-                out,
-                params["window_strides"],
-                params["rhs_dilation"],
-                strict=True,
-            ):
-                start[k], strides[k] = o * dilation, step
-                limit[k] = start[k] + (n - 1) * step + 1
-            seen = lax.slice(a, start, limit, strides)
-            shifted.append(self._by_group(seen, numbers.lhs_spec))
-        return shifted
-
-    def _by_group(self, x, spec):
-        """``[G, positions, channels of a group]`` from any layout."""
-        groups = self.tap.op.params["feature_group_count"]
-        x = x.transpose(spec[0], *spec[2:], spec[1])
-        *places, channels = x.shape
-        x = reshape(x, (math.prod(places), groups, channels // groups))
-        return x.swapaxes(0, 1)
+        windows = Windows(self.tap.op)
+        d = jax.vmap(windows.by_group)(d)
+        return product_squares(a, windows.parts, d, chunk_size)
 
 
 class LookupRows(TapRows):
@@ -425,7 +374,3 @@ def _arrange(x: jax.Array, *groups: Sequence[int]) -> jax.Array:
     shape = [math.prod(x.shape[k + 1] for k in group) for group in groups]
     order = [k + 1 for group in groups for k in group]
     return reshape(x.transpose(0, *order), (x.shape[0], *shape), kept=1)
-
-
-def _inverse(order: Sequence[int]) -> list[int]:
-    return [list(order).index(k) for k in range(len(order))]

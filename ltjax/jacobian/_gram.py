@@ -9,8 +9,9 @@ needs the Gram matrices of the positions only. Rounding is relative to the sum o
 parts, so a sum that is much smaller than its parts is computed itself.
 """
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Final
 
 import jax
@@ -25,16 +26,42 @@ from ltjax.jacobian._chunks import ChunkSize, map_chunks
 _CANCELLED: Final = 1000
 
 
-def product_squares(parts: Sequence[jax.Array], d: jax.Array, chunk_size: ChunkSize):
-    """Squared norms of ``[a_i^T d_i for a in parts]``: ``[B,H,T,K]``, ``[B,H,T,N]``.
+def whole(fun: Callable[[jax.Array], jax.Array], a: jax.Array) -> jax.Array:
+    """The sum of a function of all factors where there is one."""
+    return fun(a)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Left factors ``[H, T, K]`` of an example's products, seen one after the other.
+
+    Attributes:
+      width: K.
+      count: how many there are.
+      total: the sum of a function of each: ``(fun, what they are made of)``.
+    """
+
+    width: int
+    count: int = 1
+    total: Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array] = whole
+
+
+def product_squares(a: jax.Array, parts: Parts, d: jax.Array, chunk_size: ChunkSize):
+    """Squared norms of ``a_i^T d_i``, summed over factors: ``[B]``.
 
     Cotangents of well fitted examples may be tiny, so their squares are taken of
     multiples near 1.
+
+    Args:
+      a: what left factors are made of, ``[B, ...]``; ``[B, H, T, K]`` for one factor.
+      parts: the left factors.
+      d: cotangents, ``[B, H, T, N]``.
+      chunk_size: see `chunk_sizes`.
     """
     scale = _power_of_two(jnp.max(jnp.abs(d), (1, 2, 3), initial=0))
     # The barriers keep the compiler from squaring the scale.
     scaled = lax.optimization_barrier(d * (1 / scale)[:, None, None, None])
-    squares = _scaled_squares(parts, scaled, chunk_size)
+    squares = _scaled_squares(a, parts, scaled, chunk_size)
     vanished = jnp.all(scaled == 0, (1, 2, 3))
     scale = scale.astype(squares.dtype)
     return jnp.where(vanished, 0, lax.optimization_barrier(squares * scale) * scale)
@@ -48,37 +75,42 @@ def _power_of_two(x: jax.Array) -> jax.Array:
     return jnp.exp2(exponent.astype(jnp.float32)).astype(x.dtype)
 
 
-def _scaled_squares(parts: Sequence[jax.Array], d: jax.Array, chunk_size: ChunkSize):
+def _scaled_squares(a: jax.Array, parts: Parts, d: jax.Array, chunk_size: ChunkSize):
     """`product_squares` without a scale.
 
     One position needs norms only; otherwise the smaller of the Gram matrices of the
     positions and of the rows themselves is made.
     """
     heads, times, width = d.shape[1:]
-    depth = len(parts) * parts[0].shape[3]
-    if times == 1:
-        return sum(jnp.sum(row_squares(a) * row_squares(d), (1, 2)) for a in parts)
     wide = widest(d.dtype)
     product = functools.partial(
         jnp.einsum, precision="highest", preferred_element_type=wide
     )
 
+    def single(example):
+        a, d = example
+        squares = row_squares(d)
+        return parts.total(lambda x: jnp.sum(row_squares(x) * squares), a)
+
     def direct(example):
-        parts, d = example
-        return sum(squared_norm(product("htk,htn->hkn", a, d)) for a in parts)
+        a, d = example
+        return parts.total(lambda x: squared_norm(product("htk,htn->hkn", x, d)), a)
 
     def gram(example):
-        parts, d = example
-        left = sum((product("htk,hsk->hts", a, a) for a in parts), jnp.zeros((), wide))
+        a, d = example
+        left = parts.total(lambda x: product("htk,hsk->hts", x, x), a)
         right = product("htn,hsn->hts", d, d)
-        return jnp.sum(left * right), _parts(left, right)
+        return jnp.sum(left * right), _bound(left, right)
 
     def mapped(fun, size):
-        return map_chunks(fun, (list(parts), d), chunk_size(size * wide.itemsize))
+        return map_chunks(fun, (a, d), chunk_size(size * wide.itemsize))
 
     def rows():
-        return mapped(direct, heads * parts[0].shape[3] * width)
+        return mapped(direct, heads * parts.width * width)
 
+    if times == 1:
+        return jax.vmap(single)((a, d))
+    depth = parts.count * parts.width
     if times * (depth + width) > depth * width:
         return rows()
     squares, bound = mapped(gram, 2 * heads * times * times)
@@ -86,7 +118,7 @@ def _scaled_squares(parts: Sequence[jax.Array], d: jax.Array, chunk_size: ChunkS
     return lax.cond(jnp.any(squares < bound), rows, lambda: squares)
 
 
-def _parts(left: jax.Array, right: jax.Array) -> jax.Array:
+def _bound(left: jax.Array, right: jax.Array) -> jax.Array:
     """``sum_h (sum_t |a_t| |d_t|)^2`` from Gram matrices ``[H, T, T]``."""
     squares = jnp.maximum(
         jnp.diagonal(left, axis1=1, axis2=2) * jnp.diagonal(right, axis1=1, axis2=2), 0

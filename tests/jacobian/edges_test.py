@@ -249,6 +249,7 @@ def _convolution_in_scan(w, images):
     [
         (_embedding, (4, 3), np.arange(24).reshape(8, 3) ** 2 % 5 % 4),
         (_convolution, (3, 2, 4), array(4, 8, 6, 4, dtype=np.float32)),
+        (_convolution, (12, 2, 4), array(4, 8, 6, 4, dtype=np.float32)),
         (_convolution_in_scan, (3, 2, 4), array(4, 8, 6, 4, dtype=np.float32)),
     ],
 )

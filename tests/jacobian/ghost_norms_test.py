@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 import ltjax
 from tests.jacobian.reference import array, assert_products, dense, jacobian
@@ -207,18 +206,3 @@ def test_chunks_are_sized_by_what_a_row_needs():
 
     memory = _compiled(norms, params).memory_analysis().temp_size_in_bytes
     assert memory < 128 * 2**20
-
-
-@pytest.mark.usefixtures("x64")
-def test_windows_too_large_to_unroll():
-    x = array(1, B, 12, 2)
-
-    def losses_fn(k):
-        y = lax.conv_general_dilated(
-            x, k, (1,), [(70, 0)], dimension_numbers=("NWC", "WIO", "NWC")
-        )
-        return jnp.sum(y**3, (1, 2))
-
-    kernel = array(2, 70, 2, 3) / 10
-    assert dense(losses_fn, kernel).shape == (B, kernel.size)
-    assert_products(losses_fn, kernel)
