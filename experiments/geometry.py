@@ -2,11 +2,12 @@
 
     python -m experiments.geometry RUN
 
-RUN is the folder of a finished classification run of ``python -m experiments.train``.
-For every layer of the backbone: mean cosine between test examples of the same and of
-different classes, and between inputs of pure noise (the cone effect), and the Fisher
-discriminant ratio. For the classifier: norms by class. For the logits: balanced test
-accuracy over the strength of both adjustments. Written to ``geometry.json``.
+RUN is the folder of a finished classification run of ``python -m experiments.train``,
+or a folder of such folders. For every layer of the backbone, behind its rectifier if it
+has one: mean cosine between test examples of the same and of different classes, and
+between inputs of pure noise (the cone effect), and the Fisher discriminant ratio. For
+the classifier: norms by class. For the logits: balanced test accuracy over the strength
+of both adjustments. Written to ``geometry.json`` in the folder of the run.
 """
 
 import dataclasses
@@ -29,6 +30,7 @@ from experiments import datasets
 from experiments.datasets import DataConfig, DataNotFoundError, Splits
 from experiments.methods.post_hoc import class_priors
 from experiments.models import ModelConfig, make_model
+from experiments.models.vit import ViT
 from experiments.records.files import write_json
 from experiments.records.runs import RecordError, Run, read_runs
 from experiments.training.batches import normalise
@@ -43,11 +45,9 @@ class Arguments:
     """What the command line sets."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
-    out: Path | None = None
-    """The file; by default geometry.json in the folder of the run."""
+    """Folder of the run, or of several."""
     count: int = 2000
-    """Test examples, and inputs of noise, that go through the layers."""
+    """Test examples, drawn at random, and inputs of noise that go through it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,50 +60,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     console = Console(highlight=False)
     try:
-        run = read_runs(arguments.run)[0]
-        found = measured(run, arguments.count)
+        for run in read_runs(arguments.run):
+            found = measured(run, arguments.count)
+            write_json(run.path / "geometry.json", found)
+            console.print(_table(found["layers"], run.path))
     except (RecordError, DataNotFoundError) as error:
         console.print(f"[bold red]error[/] {error}", soft_wrap=True)
         return 1
-    out = arguments.out or run.path / "geometry.json"
-    write_json(out, found)
-    console.print(_table(found["layers"], run.path))
-    console.print(f"written: {out}", soft_wrap=True)
     return 0
 
 
 def measured(run: Run, count: int) -> dict[str, Any]:
-    """Everything the module says of a run.
+    """Layers, norms of the classifier and adjustments of a finished run.
 
     Raises:
-      RecordError: if the run is not finished, or not of classes.
+      RecordError: if the run is not finished, not of classes, or without parameters.
     """
-    if not run.finished:
-        raise RecordError(f"{run.path} is not finished.")
-    settings = run.config["data"]
-    splits = datasets.load(DataConfig(**{k: _hashable(v) for k, v in settings.items()}))
+    if count < 2:
+        raise RecordError(f"count must be at least 2, got {count}.")
+    if not (run.finished and (run.path / "last.npz").exists()):
+        raise RecordError(f"{run.path} is not finished, or its last.npz is gone.")
+    splits = datasets.load(DataConfig.of_record(run.config["data"]))
     if splits.num_classes is None or splits.dense or splits.streaming:
         raise RecordError(
             f"{run.path} is not of examples with a class each, in memory."
         )
     model = _trained(run, splits)
-    inputs = np.asarray(splits.test.inputs[:count])
-    labels = splits.test.targets[:count]
+    labels = splits.test.targets
+    chosen = np.random.default_rng(0).permutation(len(labels))[:count]
+    inputs = np.asarray(splits.test.inputs[chosen])
     kernel = model.head.kernel.get_value()
     return {
-        "layers": _layers(model, inputs, labels, splits),
+        "layers": _layers(model, inputs, labels[chosen], splits),
         "classifier_norms": np.linalg.norm(kernel, axis=0).tolist(),
         "adjustment": {"taus": _TAUS, **_adjusted(run)},
     }
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _trained(run: Run, splits: Splits) -> Any:
     """The network with the parameters of the last epoch."""
-    settings = {k: _hashable(v) for k, v in run.config["model"].items()}
+    settings = dict(run.config["model"])
+    settings["hidden"] = tuple(settings["hidden"])
     model = make_model(
         ModelConfig(**settings),
         input_shape=splits.input_shape,
@@ -140,7 +137,12 @@ def _layers(
 def _activations(
     model: Any, inputs: np.ndarray, splits: Splits
 ) -> dict[str, np.ndarray]:
-    """``[N, E]`` outputs of the backbone's layers by name, means over positions."""
+    """``[N, E]`` outputs of the backbone's layers by name, means over positions.
+
+    Rectified, which does not change what already is: in some networks the rectifier is
+    part of a layer, in others it follows. That of a transformer's blocks is inside.
+    """
+    rectify = (lambda h: h) if isinstance(model.backbone, ViT) else jax.nn.relu
 
     stages = [*_stages(model.backbone)]
 
@@ -154,14 +156,14 @@ def _activations(
         backbone = forward(normalise(x, splits), train=False)[1]["backbone"]
         calls = [functools.reduce(operator.getitem, s, backbone) for s in stages]
         found = (call["__call__"].get_value()[0] for call in calls)
-        return [h.reshape(len(h), -1, h.shape[-1]).mean(1) for h in found]
+        return [rectify(h).reshape(len(h), -1, h.shape[-1]).mean(1) for h in found]
 
     names = (" ".join(map(str, stage)) for stage in stages)
     return dict(zip(names, map(np.asarray, captured(inputs)), strict=True))
 
 
 def _stages(backbone: nnx.Module) -> Iterator[tuple[str | int, ...]]:
-    """Where the layers are that it calls itself, in the order of their definition."""
+    """Paths of its layers, in the order of their definition."""
     for name, layer in vars(backbone).items():
         if isinstance(layer, nnx.List):
             yield from ((name, i) for i in range(len(layer)))

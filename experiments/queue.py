@@ -32,8 +32,8 @@ from experiments.records.files import write_json
 
 _TRAIN = (sys.executable, "-m", "experiments.train")
 _RECORDS = (
-    *("config.json", "summary.json", "metrics.jsonl", "detection.json"),
-    "geometry.json",
+    *("config.json", "metrics.jsonl", "detection.json", "geometry.json"),
+    "summary.json",  # last: a run with a summary counts as finished
 )
 _PLACES = ("--init-from", "--data.path", "--data.images")
 
@@ -82,13 +82,22 @@ def main(argv: Sequence[str] | None = None, *, command: Sequence[str] = _TRAIN) 
 def read(file: Path) -> list[Row]:
     """The rows of a file, which must name presets and differ from each other."""
     rows: list[Row] = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        words = shlex.split(line, comments=True)
+    try:
+        lines = file.read_text().splitlines()
+    except OSError as error:
+        raise QueueError(f"{file} cannot be read: {error.strerror}.") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise QueueError(f"{file}, line {number}: {error}.") from error
         if not words:
             continue
         row = Row(_name(words), words)
         if words[0] not in PRESETS:
             raise QueueError(f"{file}, line {number}: no preset {words[0]!r}.")
+        if any(word.partition("=")[0] == "--out" for word in words):
+            raise QueueError(f"{file}, line {number}: --out is given to the queue.")
         if row.name in (other.name for other in rows):
             raise QueueError(f"{file}, line {number}: {row.name} is there twice.")
         rows.append(row)
@@ -128,19 +137,18 @@ def _name(words: Sequence[str]) -> str:
     """A folder name from a preset and its overrides, places left out."""
     kept, skip = [words[0]], False
     for word in words[1:]:
-        if not skip and word not in _PLACES:
+        place, _, value = word.partition("=")
+        if not skip and place not in _PLACES:
             kept.append(word.removeprefix("--"))
-        skip = word in _PLACES
+        skip = place in _PLACES and not value
     return re.sub(r"[^\w.+-]+", "_", "_".join(kept))
 
 
 def _is_done(row: Row, out: Path, keep: Path | None) -> bool:
-    if keep is not None and _is_finished(keep / row.name):
+    if _is_finished(out / row.name):
+        _keep(row, out, keep)  # with what was measured since
         return True
-    if not _is_finished(out / row.name):
-        return False
-    _keep(row, out, keep)
-    return True
+    return keep is not None and _is_finished(keep / row.name)
 
 
 def _is_finished(run: Path) -> bool:

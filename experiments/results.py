@@ -16,7 +16,7 @@ from pathlib import Path
 import tyro
 
 from experiments.records.files import write_text
-from experiments.records.runs import read_runs
+from experiments.records.runs import RecordError, read_runs
 from experiments.reporting import answers, plots
 from experiments.reporting.answers import Found
 from experiments.reporting.document import bullets, grid
@@ -41,13 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = tyro.cli(
         Arguments, prog="python -m experiments.results", description=__doc__, args=argv
     )
-    found = answers.finished_rows(read_runs(arguments.records))
     page = arguments.page
-    write_text(page, filled(page.read_text(), parts(found)))
+    try:
+        found = answers.finished_rows(read_runs(arguments.records))
+        text = filled(page.read_text(), parts(found))
+    except (RecordError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    images = page.parent / "images"
+    images.mkdir(exist_ok=True)
     for question in QUESTIONS:
-        draw(question, found, page.parent / "images")
+        draw(question, found, images)
     for reason in REASONS:
-        explain(reason, found, page.parent / "images")
+        explain(reason, found, images)
+    write_text(page, text)
     print(f"written: {page} and its pictures")
     return 0
 

@@ -60,6 +60,8 @@ def tables(arguments: Arguments) -> list[Table]:
     examples = run.example_weights
     if not examples:
         raise RecordError(f"{run.path} has no weights: train it with --export-weights.")
+    if examples["labels"].ndim > 1:
+        raise RecordError(f"{run.path} has a label for every pixel, none to list.")
     scores = suspicion(examples)
     if arguments.by not in scores:
         raise RecordError(

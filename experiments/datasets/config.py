@@ -1,7 +1,8 @@
 """Which data, and what is done to it."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
@@ -94,6 +95,17 @@ class DataConfig:
     """Classes with more examples are "many", with fewer than the second "few"."""
     seed: int = 0
     """Of splits, long tail and noise."""
+
+    @staticmethod
+    def of_record(settings: Mapping[str, Any]) -> "DataConfig":
+        """That of a run's record; settings that this version lacks are left out."""
+        known = {field.name for field in dataclasses.fields(DataConfig)}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in settings.items()
+            if name in known
+        }
+        return DataConfig(**values)
 
     def generator(self, purpose: str) -> np.random.Generator:
         """A separate one for each purpose, so that none shifts another."""

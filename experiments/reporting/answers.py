@@ -97,10 +97,10 @@ def detections(comparison: Comparison, found: Found) -> Table | None:
 def gradtail_weights(found: Found) -> Table:
     """What GradTail's weights follow, on every set that it was trained on.
 
-    Of each run: the correlation, over classes or regions of the target, of the second
-    epoch's weight with the number of examples; the correlation, over epochs from the
-    second on, of the rarest ones' weight with their loss; and the weight of wrong
-    labels over that of right ones in the last epoch.
+    Mean and range over runs of: the rank correlation, over classes or the three regions
+    of the target, of the second epoch's weight with the number of examples; that, over
+    epochs from the second on, of the rarest ones' weight with their loss; and the
+    weight of wrong labels over that of right ones in the last epoch.
     """
     rows = []
     for comparison in (c for q in QUESTIONS for c in q.comparisons):
@@ -164,8 +164,11 @@ def with_error(number: Statistic, *, sign: bool = False) -> str:
 
 
 def _mean(number: Callable[[Run], float | None], runs: Sequence[Run]) -> str:
+    """Mean and range over runs."""
     values = [v for run in runs if (v := number(run)) is not None]
-    return f"{np.mean(values):.2f}" if values else ""
+    if not values:
+        return ""
+    return f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def _by_size(run: Run) -> float:

@@ -76,7 +76,7 @@ def loss_curves(section: Section, path: Path) -> bool:
         lines = {
             name: over_epochs(group, key)
             for name, (key, _) in names.items()
-            if key in group.counted[0].evaluated[-1]
+            if all(key in run.evaluated[-1] for run in group.counted)
             and (name != "training, weighted" or group.weighs)
         }
         data[group.label] = lines

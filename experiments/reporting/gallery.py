@@ -3,7 +3,6 @@
 Images are read again from the data set, so it must be where the run found it.
 """
 
-import dataclasses
 import functools
 import io
 import json
@@ -141,13 +140,7 @@ def _checked(source: Any, examples: Examples) -> Images:
 @functools.lru_cache(1)
 def _source(settings: str) -> Any:
     """The data of a run, given its settings as JSON."""
-    known = {field.name for field in dataclasses.fields(DataConfig)}
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(settings).items()
-        if name in known
-    }
-    config = DataConfig(**values)
+    config = DataConfig.of_record(json.loads(settings))
     if config.name not in READERS:
         raise _Unreadable(f"Images of {config.name} are drawn, not read.")
     try:

@@ -99,7 +99,7 @@ def arrange(runs: Sequence[Run]) -> tuple[list[Section], list[str]]:
     notes = []
     by_settings: dict[str, dict[tuple[int, int], Run]] = {}
     for run in runs:
-        group = by_settings.setdefault(_key(settings(run.config)), {})
+        group = by_settings.setdefault(_key(_completed(run)), {})
         if not run.evaluated:
             notes.append(
                 f"{run.path} has no test results yet "
@@ -121,6 +121,13 @@ def arrange(runs: Sequence[Run]) -> tuple[list[Section], list[str]]:
     for section in sections:
         notes += _remarks(section)
     return sections, notes
+
+
+def _completed(run: Run) -> dict[str, Any]:
+    """Settings, with those that came after the run as its preset has them."""
+    preset = run.facts["preset"]
+    later = settings(plain(PRESETS[preset].config)) if preset in PRESETS else {}
+    return later | settings(run.config)
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -39,19 +39,20 @@ def fisher_ratio(section: Section, path: Path) -> bool:
         group.label: {
             name: over_epochs(group, f"{split}/fisher_ratio")
             for name, (split, _) in names.items()
-            if f"{split}/fisher_ratio" in group.counted[0].evaluated[-1]
+            if all(f"{split}/fisher_ratio" in r.evaluated[-1] for r in group.counted)
         }
         for group in section.groups
         if all("test/fisher_ratio" in r.evaluated[-1] for r in group.counted)
     }
     if not data:
         return False
+    used = {name for lines in data.values() for name in lines}
     plots.curves(
         path,
         data,
         title=f"Fisher ratio of the embeddings: {section.title}",
         ylabel="Fisher ratio",
-        styles={name: style for name, (_, style) in names.items()},
+        styles={name: style for name, (_, style) in names.items() if name in used},
         log=True,
     )
     return True

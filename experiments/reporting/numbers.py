@@ -103,9 +103,9 @@ def _scale(key: str) -> float:
 def extremes(group: Group) -> list[dict[str, float]]:
     """The first and the last examples by rising weight, in the first run."""
     run = group.counted[0]
-    if not run.example_weights or group.config["method"]["weighting"]["name"] == "none":
-        return []
     w = run.example_weights
+    if not w or not group.weighs or w["labels"].ndim > 1:
+        return []
     order, _ = ranking(run)
     order = order[np.isfinite(w["weights"][order])]
     ranks = range(len(order))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from scipy import stats
 
 from experiments.reporting import plots
 from experiments.reporting.answers import Found
@@ -62,7 +63,9 @@ def _embeddings(lines: list[Line], path: Path) -> None:
             rows = [run.evaluated[-1] for run in group.counted]
             values = np.array([row["test/tightness_by_class"] for row in rows])
             plots.band(left, ranks, values[:, order], label, color=color, label=label)
-        share = 100 * (1 - (1 - counts / counts.sum()) ** (size - 1))
+        # Of the other images of a batch, none is of the class.
+        alone = stats.hypergeom(counts.sum() - 1, counts - 1, size - 1).pmf(0)
+        share = 100 * (1 - alone)
         right.plot(ranks, share, "o-", color=plots.GREY)
         left.set(title="spread within a class over distance between")
         right.set(title=f"anchors with a partner in a batch of {size}, %")
@@ -91,7 +94,7 @@ def _weight_balancing(lines: list[Line], path: Path) -> None:
         fisher.set(title="Fisher ratio: test solid, training set dashed")
         fisher.set_xlabel("epoch")
         fisher.legend()
-        cone.set(title="cosine between classes; noise dotted", ylim=(0, 1))
+        cone.set(title="cosine between classes; noise dotted")
         norms.set(title="norm of the classifier's rows", ylim=(0, None))
         norms.set_xlabel("class, by frequency")
         taus.set(title="balanced accuracy, %: additive solid,\nmultiplicative dashed")
@@ -121,12 +124,9 @@ def _layers(
 
 
 def _weighed(found: Found) -> list[Line]:
-    for data in ("human", "unif40"):
-        kinds = ("absgd", "l2rw", "mwnet", "gdw")
-        names = {f"evidence-noise-{data}-{kind}": LABELS[kind] for kind in kinds}
-        if lines := _lines(found, names, "weights/changed_labels"):
-            return lines
-    return []
+    kinds = ("absgd", "gradtail-classifier", "l2rw", "mwnet", "gdw")
+    names = {f"evidence-noise-human-{kind}": LABELS[kind] for kind in kinds}
+    return _lines(found, names, "weights/changed_labels")
 
 
 def _wrong_labels(lines: list[Line], path: Path) -> None:
@@ -202,7 +202,8 @@ REASONS = (
     ),
     Reason(
         "wrong-labels",
-        "Mean weight of right and of wrong labels by epoch; 1 is the mean of all.",
+        "Labels by people: mean weight of right and of wrong ones by epoch; 1 is the "
+        "mean of all.",
         _weighed,
         _wrong_labels,
     ),

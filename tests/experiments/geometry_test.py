@@ -31,8 +31,8 @@ def test_measures_every_layer_of_a_finished_run(run, capsys):
 
 
 def test_accuracies_by_strength_begin_with_that_of_the_run(run):
-    assert geometry.main([str(run), "--out", str(run / "other.json")]) == 0
-    found = json.loads((run / "other.json").read_text())["adjustment"]
+    assert geometry.main([str(run)]) == 0
+    found = json.loads((run / "geometry.json").read_text())["adjustment"]
     summary = json.loads((run / "summary.json").read_text())
     plain = summary["last"]["test/balanced_accuracy"]
     for mode in ("additive", "multiplicative"):
@@ -40,15 +40,30 @@ def test_accuracies_by_strength_begin_with_that_of_the_run(run):
         np.testing.assert_allclose(found[mode][0], plain, atol=1e-5)
 
 
-def test_the_last_layer_is_what_the_classifier_sees(run):
-    with np.load(run / "final.npz") as final:
+@pytest.mark.parametrize("name", ["patchify", "mlp", "conv6"])
+def test_the_last_layer_is_what_the_classifier_sees(tmp_path, name):
+    settings = ("--model.name", name, "--no-progress", "--out", str(tmp_path))
+    small = ("--model.width", "4") if name != "mlp" else ("--model.hidden", "8", "6")
+    assert train.main(["smoke", *TINY, *settings, *small]) == 0
+    with np.load(tmp_path / "final.npz") as final:
         features, labels = final["test_embeddings"], final["test_targets"]
         classes = len(final["class_counts"])
-    last = geometry.measured(read_runs(run)[0], len(labels))["layers"][-1]
+    last = geometry.measured(read_runs(tmp_path)[0], len(labels))["layers"][-1]
     cosines = metrics.cosine_statistics(features, labels, classes)
     np.testing.assert_allclose(last["cosine_within"], cosines.within, rtol=1e-4)
+    np.testing.assert_allclose(last["cosine_between"], cosines.between, rtol=1e-4)
     fisher = metrics.fisher_discriminant_ratio(features, labels, classes)
     np.testing.assert_allclose(last["fisher_ratio"], fisher, rtol=1e-3)
+
+
+def test_noise_has_the_scale_of_the_inputs():
+    inputs = np.random.default_rng(1).integers(90, 110, (64, 8, 8, 3)).astype(np.uint8)
+    noise = geometry._noise_like(inputs)
+    assert noise.dtype == inputs.dtype
+    assert noise.shape == inputs.shape
+    np.testing.assert_allclose(noise.mean(), inputs.mean(), rtol=0.01)
+    np.testing.assert_allclose(noise.std(), inputs.std(), rtol=0.05)
+    assert abs(np.corrcoef(noise.ravel(), inputs.ravel())[0, 1]) < 0.05
 
 
 def test_refuses_a_run_that_is_not_finished(run, tmp_path, capsys):
@@ -56,3 +71,5 @@ def test_refuses_a_run_that_is_not_finished(run, tmp_path, capsys):
         (tmp_path / name).write_text((run / name).read_text())
     assert geometry.main([str(tmp_path)]) == 1
     assert "not finished" in capsys.readouterr().out
+    assert geometry.main([str(run), "--count", "1"]) == 1
+    assert "at least 2" in capsys.readouterr().out

@@ -114,7 +114,7 @@ def test_effective_share_is_the_square_of_the_mean_over_the_mean_square(tmp_path
     # Weights of mean 2 and standard deviation 1.
     make_run(tmp_path / "gdw", preset="gdw-cifar10-unif40-small")
     (group,), _ = groups_of(tmp_path)
-    epochs, shares = mechanisms._effective_shares(group)
+    epochs, shares = mechanisms.effective_shares(group)
     assert epochs.tolist() == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose(shares, np.full((1, 6), 80.0))
 

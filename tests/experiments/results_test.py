@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from matplotlib import image
+from matplotlib.axes import Axes
 
 from experiments import results
 from experiments.configs import PRESETS
@@ -13,7 +14,7 @@ from experiments.records import files
 from experiments.records.runs import read_runs
 from experiments.reporting import answers
 from experiments.reporting.questions import LONG_TAIL, QUESTIONS, Column
-from experiments.reporting.reasons import REASONS
+from experiments.reporting.reasons import REASONS, Line
 
 DEFAULT = results.Arguments()
 CE, LA = "evidence-lt100-cifar10-ce", "evidence-lt100-cifar10-la"
@@ -130,6 +131,44 @@ def test_a_page_is_filled_and_its_picture_drawn(found, tmp_path):
         results.filled(text.replace("<!-- long-tail -->", ""), made)
 
 
+def test_runs_from_before_a_setting_came_are_counted(tmp_path):
+    preset = "evidence-regression-bike-gradtail"
+    for seed in (0, 1):
+        _record(tmp_path, preset, seed, 0.5, 0.4)
+    (path,) = tmp_path.glob(f"{preset}-0-*/config.json")
+    facts = json.loads(path.read_text())
+    del facts["config"]["method"]["weighting"]["shuffled"]
+    files.write_json(path, facts)
+    found = answers.finished_rows(read_runs(tmp_path))
+    assert [run.seeds[0] for run in found[preset].counted] == [0, 1]
+
+
+def test_anchors_without_a_partner_are_counted_without_replacement(
+    tmp_path, monkeypatch
+):
+    _record(tmp_path, CE, 0, 0.5, 0.4, batch_size=2)
+    found = answers.finished_rows(read_runs(tmp_path))
+    drawn = {}
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes,
+        "plot",
+        lambda ax, x, y, *rest, **style: (
+            drawn.setdefault(style.get("label"), np.asarray(y)),
+            plot(ax, x, y, *rest, **style),
+        )[1],
+    )
+    reason = REASONS[0]
+    reason.draw(
+        [Line("CE", answers.Group("CE", read_runs(tmp_path)), "#000000")],
+        tmp_path / "picture.png",
+    )
+    assert CE not in found  # the batch size is not that of the preset
+    # 6 images in classes of 3, 2 and 1, and one other image in the batch.
+    np.testing.assert_allclose(drawn[None], [40.0, 20.0, 0.0], atol=1e-9)
+    np.testing.assert_allclose(drawn["CE"], [0.4, 0.2, 0.1])
+
+
 def test_pictures_of_why_methods_help_are_drawn_from_the_records(tmp_path):
     records, images = tmp_path / "records", tmp_path / "images"
     images.mkdir()
@@ -175,16 +214,31 @@ def test_scores_of_wrong_labels_come_from_the_records(tmp_path):
 
 def test_what_gradtails_weights_follow_comes_from_the_records(tmp_path):
     for preset in ("evidence-noise-human", "evidence-lt100-cifar10"):
-        _record(tmp_path, f"{preset}-gradtail-classifier", 0, 0.5, 0.4)
+        for seed in (0, 1):
+            _record(tmp_path, f"{preset}-gradtail-classifier", seed, 0.5, 0.4)
     _record(tmp_path, CE, 0, 0.5, 0.4)
+    # In one of the runs the weight of the rarest class falls with its loss, then rises.
+    (run,) = tmp_path.glob("evidence-lt100-cifar10-gradtail-classifier-1-*")
+    (_, last) = read_runs(run)[0].rows
+    weights = (1.0, 3.0, 2.0, 2.5, 1.0)
+    rows = [
+        last
+        | {"epoch": i + 1, "weights/by_class": [0.1, 0.2, w]}
+        | {"train/loss_by_class": [1.0, 1.0, 3.0 - 0.5 * i]}
+        for i, w in enumerate(weights)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    files.write_text(run / "metrics.jsonl", lines)
     table = answers.gradtail_weights(answers.finished_rows(read_runs(tmp_path)))
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert [row["data"] for row in rows] == [
         "CIFAR-10, ratio 100",
         "labels by people, 40% wrong",
     ]
-    assert {row["weight and size"] for row in rows} == {"-1.00"}
-    assert {row["wrong : right"] for row in rows} == {"2.00"}  # 0.8 over 0.4
+    assert {row["weight and size"] for row in rows} == {"-1.00 (-1.00 to -1.00)"}
+    fading = rows[0]["weight and loss of the rarest"]
+    assert fading == "0.40 (0.00 to 0.80)"  # ranks 4 2 3 1 and 4 3 2 1
+    assert rows[1]["wrong : right"] == "2.00 (2.00 to 2.00)"  # 0.8 over 0.4
     assert not answers.gradtail_weights({}).rows
 
 

@@ -71,7 +71,7 @@ _ABSGD = (
 )
 _ABSGD_SCE = (
     MethodConfig(
-        loss=SymmetricCrossEntropy(alpha=0.1, beta=2.0),
+        loss=SymmetricCrossEntropy(alpha=0.1, beta=1.0),
         weighting=Absgd(temperature=-0.5, alpha=0.5, erm_weight=1.0, start_epoch=8),
     ),
     "symmetric cross-entropy, ABSGD from epoch 8, temperature -0.5",
