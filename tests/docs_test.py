@@ -145,15 +145,18 @@ def test_published_figures_are_on_the_page_of_papers():
 
 
 def test_definitions_can_be_written_into_the_function():
-    (code,) = _blocks((ROOT / "docs" / "jacobian.md").read_text(), "python")
+    blocks = _blocks((ROOT / "docs" / "jacobian.md").read_text(), "python")
+    code = "\n".join(blocks)
 
     @jax.jit  # a fraction of the time that it takes line by line
     def run():
         names: dict = {}
         exec(code, names)
-        return [names[name] for name in ("exact", "frozen", "same_as_frozen")]
+        wanted = "exact", "frozen", "same_as_frozen", "of_images"
+        return [names[name] for name in wanted]
 
-    exact, frozen, same_as_frozen = run()
+    exact, frozen, same_as_frozen, of_images = run()
+    assert of_images.shape == exact.shape
     np.testing.assert_allclose(frozen, same_as_frozen, rtol=1e-5)
     assert np.abs(exact - frozen).max() > 0.1
 

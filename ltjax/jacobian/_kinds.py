@@ -112,6 +112,13 @@ class LinearizedJacobian(Jacobian):
         return self._transposed(cotangents.astype(self.dtype))
 
     def _norms(self, mask, chunk_size, definition):
+        if definition is None and self._plan is None:
+            raise ValueError(
+                f"norms needs a definition for outputs of shape {self.shape}, not "
+                "(B,): 'row' is exact and costs one backward pass for each of the "
+                f"{math.prod(self.shape)} rows. For the norm of every example, "
+                "linearize losses of shape (B,), such as the means over examples."
+            )
         if definition is None and self._plan and not self._plan.independent:
             raise ValueError(
                 f"norms needs a definition here ({self._plan.reason}): 'row' (exact, "

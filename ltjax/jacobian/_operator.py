@@ -190,7 +190,9 @@ class Jacobian(abc.ABC):
             the leaves where it is true. Everything by default.
           chunk_size: rows computed at a time; by default as many as fit 64 MiB.
           definition: ``"row"``, ``"frozen"`` or ``"attribution"``; needed for losses
-            ``[B]`` that are not known to be independent, see `Jacobian`.
+            ``[B]`` that are not known to be independent, see `Jacobian`. Outputs of any
+            other shape need ``"row"``: one backward pass for every entry. Linearize a
+            loss of every example, such as the mean over its pixels, for their norms.
 
         Returns:
           An array shaped like the outputs, in at least float32.

@@ -33,7 +33,8 @@ def clipped_sum(jac: Jacobian, max_norm: float | jax.Array) -> Any:
       A tree like the parameters, in their dtypes; not divided by the batch size.
 
     Raises:
-      ValueError: if examples are not known to be independent.
+      ValueError: if examples are not known to be independent, or if outputs are not
+        losses ``[B]``.
 
     Examples:
       >>> losses, jac = ltjax.linearize(lambda w: jnp.array([3.0, 0.5]) * w, 0.0)
@@ -167,7 +168,7 @@ def noise_scale(jac: Jacobian, *, definition: str | None = None) -> NoiseScale:
 
     Args:
       jac: Jacobian of at least two losses, of any shape.
-      definition: for coupled examples, see `Jacobian.norms`.
+      definition: for coupled examples and losses not ``[B]``, see `Jacobian.norms`.
 
     Returns:
       ``NoiseScale(variance, squared_mean)``, scalars in at least float32.

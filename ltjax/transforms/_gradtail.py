@@ -67,7 +67,8 @@ def gradtail(
 
     Cosines and ``gated`` need the norm of every row. ``dot`` and ``dot_unit_mean``
     with another activation cost one forward-mode pass instead; use these for dense
-    prediction, where there are too many rows for norms.
+    prediction, where norms cost a backward pass for each pixel and are refused unless
+    ``definition="row"`` asks for them.
 
     One infinite or huge gradient does not spoil G and the statistics of s: with d the
     ``decay``, a step enters them with at most :math:`3 \sqrt{(1 + d) / (1 - d)}` times
@@ -90,7 +91,8 @@ def gradtail(
         where both were tried (docs/gradtail.md).
       definition: what an example's gradient is where examples are coupled by batch
         normalisation: ``"row"``, ``"frozen"`` or ``"attribution"``, see
-        `ltjax.Jacobian`. Coupled examples need it wherever norms are taken.
+        `ltjax.Jacobian`. Coupled examples need it wherever norms are taken, and so do
+        losses that are not ``[B]``.
       max_weight: see `gradtail_weights`.
 
     Returns:
@@ -100,8 +102,9 @@ def gradtail(
 
     Raises:
       TypeError: if ``mask`` is a single boolean.
-      ValueError: in ``init``, if ``mask`` selects nothing; in ``update``, if examples
-        are coupled and ``definition`` is needed.
+      ValueError: in ``init``, if ``mask`` selects nothing; in ``update``, if norms are
+        needed and ``definition`` is not given, where examples are coupled or losses
+        are not ``[B]``.
 
     Examples:
       >>> tx = optax.chain(ltjax.gradtail(burn_in=1), optax.sgd(0.1))
@@ -153,7 +156,7 @@ def gradtail(
         keep = None if mask is None else resolve_mask(mask, jac.params)
         norms = None
         if needs_norms:
-            norms = jac.norms(mask=keep, definition=definition).astype(dtype)
+            norms = _norms(jac, keep, definition).astype(dtype)
         dots = functools.partial(jac.jvp, definition=definition)
         s = _similarity(similarity, dots, state, decay, norms)
         sizes = jnp.abs(s) if norms is None else norms
@@ -175,6 +178,18 @@ def gradtail(
         return count_step(state, gradient)
 
     return Weighting.from_weights(init, weights, observe)
+
+
+def _norms(jac, mask, definition):
+    """Norms of all rows; a refusal says how to do without."""
+    try:
+        return jac.norms(mask=mask, definition=definition)
+    except ValueError as error:
+        error.add_note(
+            "GradTail needs norms for cosines and for 'gated'. similarity='dot' or "
+            "'dot_unit_mean' with activation='bump' needs none."
+        )
+        raise
 
 
 def _similarity(kind, dots, state, decay, norms):

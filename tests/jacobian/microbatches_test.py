@@ -51,7 +51,10 @@ def test_products_are_those_of_dense_rows(fun, size, problem):
         )
         return (
             (got, jac.jvp(direction), jac.vjp(cotangents), jac.dense()),
-            (jac.norms(), jac.norms(mask={"w": True, "head": False})),
+            (
+                jac.norms(definition="row"),
+                jac.norms(definition="row", mask={"w": True, "head": False}),
+            ),
         )
 
     flat = {k: r.reshape(*outputs.shape, -1) for k, r in rows.items()}

@@ -17,7 +17,7 @@ from tests.jacobian.models import (
     mlp,
     solve,
 )
-from tests.jacobian.reference import jacobian
+from tests.jacobian.reference import assert_products, jacobian
 
 
 @pytest.mark.usefixtures("x64")
@@ -95,6 +95,37 @@ def test_definitions_of_coupled_rows():
         jacobian(losses_fn, params, lambda jac: jac.norms())
     with pytest.raises(ValueError, match=r"definition must be one of 'row'.*'ghost'"):
         jacobian(losses_fn, params, lambda jac: jac.jvp(v, definition="ghost"))
+
+
+def _losses_by_pixel(p):
+    return (jnp.tanh(array(1, B, 3, 2, 4) @ p["w"]) @ p["v"]) ** 2
+
+
+def test_norms_of_pixels_are_asked_for(x64):
+    params = {"w": array(2, 4, 5), "v": array(3, 5)}
+    count = rf"shape \({B}, 3, 2\).*'row'.*one backward pass.* {6 * B} rows"
+    for use in (lambda jac: jac.norms(), lambda jac: ltjax.clipped_sum(jac, 1.0)):
+        with pytest.raises(ValueError, match=rf"needs a definition.*{count}"):
+            jacobian(_losses_by_pixel, params, use)
+
+    @jax.jit
+    def norms(p):
+        _, jac = ltjax.linearize(_losses_by_pixel, p)
+        return jac.norms(definition="row"), jax.jacrev(_losses_by_pixel)(p)
+
+    found, rows = norms(params)
+    squares = sum(jnp.sum(r.reshape(B, 3, 2, -1) ** 2, -1) for r in rows.values())
+    np.testing.assert_allclose(found, jnp.sqrt(squares), rtol=1e-10)
+
+
+def test_norms_of_images_are_those_of_their_means(x64):
+    params = {"w": array(2, 4, 5), "v": array(3, 5)}
+
+    def losses_fn(p):
+        return _losses_by_pixel(p).mean((1, 2))
+
+    assert jacobian(losses_fn, params).method == "intercept"
+    assert_products(losses_fn, params, tolerance=1e-10)
 
 
 def test_definitions_agree_for_independent_examples():

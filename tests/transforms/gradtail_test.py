@@ -175,6 +175,22 @@ def test_weight_per_pixel():
     )
 
 
+@pytest.mark.parametrize("wrong", [{"similarity": "cosine"}, {"activation": "gated"}])
+def test_norms_of_pixels_are_refused_with_what_to_do(wrong):
+    settings = {"similarity": "dot", "activation": "bump"} | wrong
+    params, image = jnp.ones(4), jnp.ones((2, 3, 3, 4))
+
+    def weights(**changed):
+        tx = ltjax.gradtail(**(settings | changed))
+        _, jac = ltjax.linearize(lambda p: (image @ p) ** 2, params)
+        return tx.weights(jac, tx.init(params), params)[0]
+
+    with pytest.raises(ValueError, match=r"\(2, 3, 3\).*18 rows") as refused:
+        jax.eval_shape(weights)
+    assert "similarity='dot'" in refused.value.__notes__[0]
+    assert jax.eval_shape(lambda: weights(definition="row")).shape == (2, 3, 3)
+
+
 def test_one_output_needs_an_earlier_layer_or_z_scores():
     """The gradients of its bias are scalars: their cosines are signs."""
     keys = jax.random.split(jax.random.key(0), 4)
