@@ -26,8 +26,8 @@ from ltjax.jacobian._chunks import ChunkSize, map_chunks
 _CANCELLED: Final = 1000
 
 
-def whole(fun: Callable[[jax.Array], jax.Array], a: jax.Array) -> jax.Array:
-    """The sum of a function of all factors where there is one."""
+def _single(fun: Callable[[jax.Array], jax.Array], a: jax.Array) -> jax.Array:
+    """The sum over a single factor."""
     return fun(a)
 
 
@@ -38,23 +38,23 @@ class Parts:
     Attributes:
       width: K.
       count: how many there are.
-      total: the sum of a function of each: ``(fun, what they are made of)``.
+      total: ``(fun, source)``: the sum of ``fun`` over the factors made of a source.
     """
 
     width: int
     count: int = 1
-    total: Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array] = whole
+    total: Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array] = _single
 
 
 def product_squares(a: jax.Array, parts: Parts, d: jax.Array, chunk_size: ChunkSize):
-    """Squared norms of ``a_i^T d_i``, summed over factors: ``[B]``.
+    """Squared norms of the products of all left factors with ``d``, ``[B]``.
 
     Cotangents of well fitted examples may be tiny, so their squares are taken of
     multiples near 1.
 
     Args:
-      a: what left factors are made of, ``[B, ...]``; ``[B, H, T, K]`` for one factor.
-      parts: the left factors.
+      a: sources of the left factors, ``[B, ...]``; ``[B, H, T, K]`` for a single one.
+      parts: the left factors of an example.
       d: cotangents, ``[B, H, T, N]``.
       chunk_size: see `chunk_sizes`.
     """
@@ -87,7 +87,7 @@ def _scaled_squares(a: jax.Array, parts: Parts, d: jax.Array, chunk_size: ChunkS
         jnp.einsum, precision="highest", preferred_element_type=wide
     )
 
-    def single(example):
+    def outer(example):
         a, d = example
         squares = row_squares(d)
         return parts.total(lambda x: jnp.sum(row_squares(x) * squares), a)
@@ -109,7 +109,7 @@ def _scaled_squares(a: jax.Array, parts: Parts, d: jax.Array, chunk_size: ChunkS
         return mapped(direct, heads * parts.width * width)
 
     if times == 1:
-        return jax.vmap(single)((a, d))
+        return jax.vmap(outer)((a, d))
     depth = parts.count * parts.width
     if times * (depth + width) > depth * width:
         return rows()
