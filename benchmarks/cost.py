@@ -66,7 +66,8 @@ class Options:
     quick: bool = False
     """Only the MLP in float32, with 3 rounds: less than a minute on two cores."""
     peers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Section: per-example gradients and GDW in PyTorch (needs the extra `bench`)."""
+    """Section: per-example gradients and GDW in PyTorch, clipping by example in
+    jax_privacy and optax (needs the extra `bench`)."""
     scaling: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Section: collectives on 1, 2, 4 and 8 devices (virtual ones on CPU)."""
     device: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -1,30 +1,39 @@
-"""The same steps in PyTorch: per-example gradients by three libraries, and GDW.
+"""Steps of other libraries beside ours, timed in turns.
 
-Written against their public interfaces, each in its best memory layout (channels last
-for convolutions), and timed in turns with the steps of this library.
+Those in PyTorch materialise per-example gradients for GradTail's step, or take GDW's.
+Those in JAX clip by example.
 """
 
 import functools
 import importlib
-import itertools
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import models, steps, timing
+from benchmarks import clipping, models, steps, timing, torch_steps
+from benchmarks.models import Spec
 from experiments.methods import Batch
-from experiments.models import RESNETS
 from experiments.records.environment import cores
 
-PACKAGES = ("torch", "opacus", "backpack-for-pytorch")
+PACKAGES = ("torch", "opacus", "backpack-for-pytorch", "jax-privacy")
 
-_DECAY = 0.99
-_MOMENTUM = 0.9
-_WEIGHT_DECAY = 5e-4
 _SGD = "SGD"
 _GRADTAIL = "GradTail, gated cosines"
 _GDW = "GDW"
-_OURS = {_SGD: "sgd", _GRADTAIL: "gradtail-cosine", _GDW: "gdw"}
+_CLIPPED = "clipped by example"
+_OURS: dict[str, Callable[[Spec], steps.Step]] = {
+    _SGD: functools.partial(steps.make_step, "sgd"),
+    _GRADTAIL: functools.partial(steps.make_step, "gradtail-cosine"),
+    _GDW: functools.partial(steps.make_step, "gdw"),
+    _CLIPPED: functools.partial(clipping.make_step, clipping.ours),
+}
+
+
+class Run(NamedTuple):
+    """A step that is ready to be taken."""
+
+    step: Callable[[], None]
+    temporary_bytes: int | None  # None in PyTorch, which plans no memory ahead
 
 
 class Peer(NamedTuple):
@@ -32,9 +41,10 @@ class Peer(NamedTuple):
 
     framework: str
     step: str  # a key of _OURS
-    make: Callable[[Any, Any, Any], Callable[[], None]]  # model, batch, meta -> step
-    package: str
+    make: Callable[[str, Batch, Batch], Run]  # name of the model, batch, meta batch
+    packages: tuple[str, ...]
     models: tuple[str, ...]
+    baseline: str = "PyTorch"  # the framework whose plain step it is compared with
 
 
 def measure(
@@ -46,11 +56,6 @@ def measure(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Step times of the installed peers and of ltjax, and which peers are missing."""
     available, missing = _importable(PEERS)
-    if not available:
-        return [], missing
-    import torch
-
-    torch.set_num_threads(cores())
     rows = []
     for name in names:
         spec = models.SPECS[name]
@@ -61,18 +66,14 @@ def measure(
             if name in peer.models:
                 key = (peer.framework, peer.step)
                 advance(f"{name}: {peer.framework}")
-                runs[key] = peer.make(
-                    torch_model(name), torch_batch(batch), torch_batch(meta)
-                )
-                baselines[key] = ("PyTorch", _SGD)
-        for step in dict.fromkeys(step for _, step in list(runs)):
-            advance(f"{name}: compiling {_OURS[step]}")
-            ours = steps.make_step(_OURS[step], spec)
-            run = timing.compile_step(ours, batch, meta).run
-            runs["ltjax", step] = timing.stepper(run, ours.state, batch, meta)
+                runs[key] = peer.make(name, batch, meta)
+                baselines[key] = (peer.baseline, _SGD)
+        for step in dict.fromkeys([_SGD, *(step for _, step in runs)]):
+            advance(f"{name}: compiling {step}")
+            runs["ltjax", step] = _in_jax(_OURS[step])(name, batch, meta)
             baselines["ltjax", step] = ("ltjax", _SGD)
         timings = timing.interleave(
-            runs,
+            {key: run.step for key, run in runs.items()},
             baselines=baselines,
             repeats=repeats,
             seconds=seconds,
@@ -80,254 +81,47 @@ def measure(
         )
         for (framework, step), t in timings.items():
             speedup = t.seconds / timings["ltjax", step].seconds
+            own, base = (
+                runs[key].temporary_bytes
+                for key in ((framework, step), baselines[framework, step])
+            )
             rows.append(
                 {
                     "model": name,
                     "framework": framework,
                     "step": step,
                     **t._asdict(),
+                    "memory_ratio": own / base if own and base else None,
                     "speedup_of_ltjax": None if framework == "ltjax" else speedup,
                 }
             )
     return rows, missing
 
 
-def torch_model(name: str) -> Any:
-    """The network of `models.SPECS` in PyTorch."""
-    from torch import nn
+def _in_torch(make: Callable[[Any, Any, Any], Callable[[], None]]):
+    """A step of `torch_steps`: ``(model, batch, meta batch) -> step``."""
 
-    from benchmarks.torch_resnet import resnet
-
-    spec = models.SPECS[name]
-    if name == "mlp":
-        widths = (*spec.input_shape, *spec.config.hidden)
-        layers: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(widths[-1], models.NUM_CLASSES))
-    model = resnet(RESNETS[spec.config.name], models.NUM_CLASSES)
-    return model if spec.couples_examples else _with_group_norm(model)
-
-
-def torch_batch(batch: Batch) -> tuple[Any, Any]:
-    """A batch as tensors; images channels last."""
-    import numpy as np
-    import torch
-
-    inputs = torch.from_numpy(np.array(batch.inputs))
-    if inputs.ndim == 4:
-        inputs = inputs.permute(0, 3, 1, 2)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    return inputs, torch.from_numpy(np.array(batch.targets)).long()
-
-
-def _with_group_norm(model: Any) -> Any:
-    """The model with its batch norms replaced."""
-    from torch import nn
-
-    for name, child in model.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            channels = child.num_features
-            setattr(model, name, nn.GroupNorm(min(32, channels // 4), channels))
-        else:
-            _with_group_norm(child)
-    return model
-
-
-def _optimizer(model: Any) -> Any:
-    import torch
-
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=steps.LEARNING_RATE,
-        momentum=_MOMENTUM,
-        weight_decay=_WEIGHT_DECAY,
-    )
-
-
-def _apply(optimizer: Any, parameters: Iterable[Any], gradients: Iterable[Any]) -> None:
-    for p, g in zip(parameters, gradients, strict=True):
-        p.grad = g
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def _sgd(model, batch, meta_batch):
-    """Plain SGD."""
-    from torch.nn import functional
-
-    del meta_batch
-    optimizer = _optimizer(model)
-    x, y = batch
-
-    def step():
-        functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-class _GradTail:
-    """The weighted step from materialised per-example gradients."""
-
-    def __init__(self, parameters: Iterable[Any]):
+    def run(name, batch, meta):
         import torch
 
-        self.parameters = list(parameters)
-        self.means = [torch.zeros_like(p) for p in self.parameters]
+        torch.set_num_threads(cores())
+        model = torch_steps.torch_model(name)
+        batches = map(torch_steps.torch_batch, (batch, meta))
+        return Run(make(model, *batches), None)
 
-    def gradients(self, rows: Sequence[Any]) -> list[Any]:
-        """Weighted means of ``rows``, one ``[B, ...]`` for each parameter."""
-        import torch
-
-        flat = [g.flatten(1) for g in rows]
-        squares = sum(g.square().sum(1) for g in flat)
-        norms = squares.sqrt().clamp(min=1e-12)
-        length = sum(m.square().sum() for m in self.means).sqrt().clamp(min=1e-12)
-        dots = sum(g @ m.flatten() for g, m in zip(flat, self.means, strict=True))
-        gate = (norms / norms.mean()).clamp(max=3.0)
-        raw = 1 + 5.0 * torch.sigmoid(-4.0 * dots / (norms * length)) * gate
-        weights = (raw / raw.mean()).clamp(max=10.0) / len(raw)
-        found = [
-            (weights @ g).view_as(p) for g, p in zip(flat, self.parameters, strict=True)
-        ]
-        for mean, gradient in zip(self.means, found, strict=True):
-            mean.lerp_(gradient, 1 - _DECAY)
-        return found
+    return run
 
 
-def _vmap(model, batch, meta_batch):
-    """Per-example gradients by ``torch.func``."""
-    from torch import func
-    from torch.nn import functional
+def _in_jax(make: Callable[[Spec], steps.Step]):
+    """A step that is compiled."""
 
-    del meta_batch
-    optimizer = _optimizer(model)
-    method = _GradTail(model.parameters())
-    x, y = batch
+    def run(name, batch, meta):
+        step = make(models.SPECS[name])
+        compiled = timing.compile_step(step, batch, meta)
+        stepper = timing.stepper(compiled.run, step.state, batch, meta)
+        return Run(stepper, compiled.temporary_bytes)
 
-    def loss(params, x, y):
-        logits = func.functional_call(model, params, (x[None],))
-        return functional.cross_entropy(logits, y[None])
-
-    rows_of = func.vmap(func.grad(loss), in_dims=(None, 0, 0))
-
-    def step():
-        params = {name: p.detach() for name, p in model.named_parameters()}
-        gradients = method.gradients(list(rows_of(params, x, y).values()))
-        _apply(optimizer, model.parameters(), gradients)
-
-    return step
-
-
-def _opacus(model, batch, meta_batch):
-    """Per-example gradients by Opacus."""
-    from opacus import GradSampleModule
-    from torch.nn import functional
-
-    del meta_batch
-    optimizer = _optimizer(model)
-    method = _GradTail(model.parameters())
-    wrapped = GradSampleModule(model, loss_reduction="sum")
-    x, y = batch
-
-    def step():
-        functional.cross_entropy(wrapped(x), y, reduction="sum").backward()
-        gradients = method.gradients([p.grad_sample for p in model.parameters()])
-        wrapped.zero_grad()
-        _apply(optimizer, model.parameters(), gradients)
-
-    return step
-
-
-def _backpack(model, batch, meta_batch):
-    """Per-example gradients by BackPACK."""
-    from backpack import backpack, extend
-    from backpack.extensions import BatchGrad
-    from torch import nn
-
-    del meta_batch
-    optimizer = _optimizer(model)
-    method = _GradTail(model.parameters())
-    extended = extend(model)
-    criterion = extend(nn.CrossEntropyLoss(reduction="sum"))
-    x, y = batch
-
-    def step():
-        with backpack(BatchGrad()):
-            criterion(extended(x), y).backward()
-        gradients = method.gradients([p.grad_batch for p in model.parameters()])
-        _apply(optimizer, model.parameters(), gradients)
-
-    return step
-
-
-def _gdw(model, batch, meta_batch):
-    """GDW by differentiating through the look-ahead; the forward pass is shared."""
-    import torch
-    from torch import nn
-
-    net = nn.Sequential(nn.Linear(1, 100), nn.ReLU(), nn.Linear(100, 1), nn.Sigmoid())
-    return gdw_step(
-        model,
-        net,
-        torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1e-4),
-        batch,
-        meta_batch,
-    )
-
-
-def gdw_step(model, net, net_optimizer, batch, meta_batch):
-    """The step of a model and a net from losses to weights."""
-    import torch
-    from torch import func
-    from torch.nn import functional
-
-    optimizer = _optimizer(model)
-    (x, y), (meta_x, meta_y) = batch, meta_batch
-    target = functional.one_hot(y, models.NUM_CLASSES).bool()
-
-    def constrained(weights, probs):
-        """Weights of all classes whose flows sum to zero."""
-        others = (weights * probs).masked_fill(target, 0.0).sum(1)
-        remaining = 1 - probs[target]
-        return torch.where(target, (others / remaining)[:, None], weights)
-
-    def step():
-        parameters = dict(model.named_parameters())
-        logits = model(x)
-        losses = functional.cross_entropy(logits.detach(), y, reduction="none")
-        probs = logits.detach().softmax(1).clamp(max=0.999)
-        flows = (probs - target.float()) / len(y)
-
-        weights = net(losses[:, None]).expand_as(probs)
-        first = constrained(weights, probs)
-        gradients = torch.autograd.grad(
-            logits, list(parameters.values()), first * flows, create_graph=True
-        )
-        ahead = {
-            name: p - steps.LEARNING_RATE * g
-            for (name, p), g in zip(parameters.items(), gradients, strict=True)
-        }
-        buffers = {name: b.clone() for name, b in model.named_buffers()}
-        meta_logits = func.functional_call(model, {**ahead, **buffers}, (meta_x,))
-        meta_loss = functional.cross_entropy(meta_logits, meta_y)
-        by_weights, *by_net = torch.autograd.grad(
-            meta_loss, [first, *net.parameters()], retain_graph=True
-        )
-
-        with torch.no_grad():
-            size = 0.1 * probs.numel() / by_weights.abs().sum().clamp(min=1e-12)
-            second = first - (size * by_weights).clamp(-0.2, 0.2)
-            second = constrained(second.clamp(1e-6, 1e6), probs)
-        gradients = torch.autograd.grad(
-            logits, list(parameters.values()), second * flows
-        )
-        _apply(net_optimizer, net.parameters(), by_net)
-        _apply(optimizer, model.parameters(), gradients)
-
-    return step
+    return run
 
 
 def _importable(peers: Sequence[Peer]) -> tuple[list[Peer], list[str]]:
@@ -335,7 +129,7 @@ def _importable(peers: Sequence[Peer]) -> tuple[list[Peer], list[str]]:
     found, missing = [], {}
     for peer in peers:
         try:
-            for package in ("torch", peer.package):
+            for package in peer.packages:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     importlib.import_module(package)
@@ -346,12 +140,51 @@ def _importable(peers: Sequence[Peer]) -> tuple[list[Peer], list[str]]:
     return found, list(missing.values())
 
 
+def _clipping(framework: str, package: str, clipped_sum: Callable) -> list[Peer]:
+    """All examples at once, and few at a time."""
+    size = clipping.MICROBATCH
+    named: dict[str, Callable] = {
+        framework: clipped_sum,
+        f"{framework}, {size} at a time": functools.partial(
+            clipped_sum, microbatch_size=size
+        ),
+    }
+    return [
+        Peer(
+            name,
+            _CLIPPED,
+            _in_jax(functools.partial(clipping.make_step, fun)),
+            (package,),
+            _INDEPENDENT,
+            "ltjax",
+        )
+        for name, fun in named.items()
+    ]
+
+
 _ALL = ("mlp", "resnet32-bn", "resnet32-gn")
+_INDEPENDENT = ("mlp", "resnet32-gn")
+_TORCH = ("torch",)
+
 PEERS = (
-    Peer("PyTorch", _SGD, _sgd, "torch", _ALL),
-    Peer("torch.func", _GRADTAIL, _vmap, "torch", ("mlp", "resnet32-gn")),
-    Peer("Opacus", _GRADTAIL, _opacus, "opacus", ("mlp", "resnet32-gn")),
+    Peer("PyTorch", _SGD, _in_torch(torch_steps.sgd), _TORCH, _ALL),
+    Peer("torch.func", _GRADTAIL, _in_torch(torch_steps.vmap), _TORCH, _INDEPENDENT),
+    Peer(
+        "Opacus",
+        _GRADTAIL,
+        _in_torch(torch_steps.opacus),
+        (*_TORCH, "opacus"),
+        _INDEPENDENT,
+    ),
     # BackPACK has neither group norm nor residual blocks.
-    Peer("BackPACK", _GRADTAIL, _backpack, "backpack", ("mlp",)),
-    Peer("PyTorch", _GDW, _gdw, "torch", ("mlp", "resnet32-bn")),
+    Peer(
+        "BackPACK",
+        _GRADTAIL,
+        _in_torch(torch_steps.backpack),
+        (*_TORCH, "backpack"),
+        ("mlp",),
+    ),
+    Peer("PyTorch", _GDW, _in_torch(torch_steps.gdw), _TORCH, ("mlp", "resnet32-bn")),
+    *_clipping("jax_privacy", "jax_privacy", clipping.by_jax_privacy),
+    *_clipping("optax.microbatching", "optax", clipping.by_optax),
 )

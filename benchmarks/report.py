@@ -155,19 +155,27 @@ def markdown(
 
 
 def print_peers(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Steps in PyTorch and here."""
+    """Steps of other libraries and here."""
     for model in dict.fromkeys(row["model"] for row in rows):
         group = [row for row in rows if row["model"] == model]
         _print(
             console,
             f"{model}: one training step",
-            ("framework", "step", "ms", "ratio to its own SGD", "times as fast"),
+            (
+                "framework",
+                "step",
+                "ms",
+                "ratio to its own SGD",
+                "memory",
+                "times as fast",
+            ),
             [
                 (
                     row["framework"],
                     row["step"],
                     f"{1e3 * row['seconds']:.3g}",
                     f"{row['ratio']:.2f} ({row['low']:.2f}-{row['high']:.2f})",
+                    "" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2f}",
                     _speedup(row),
                 )
                 for row in group

@@ -55,45 +55,42 @@ class Row(NamedTuple):
 
 def make_step(name: str, spec: Spec) -> Step:
     """The step of a method, and its first state."""
+    if name == "sgd":
+        return plain_step(spec, _mean_gradient)
     row = METHODS[name]
     if row.fixed_head:
         spec = spec._replace(config=dataclasses.replace(spec.config, head="etf"))
     problem = make_problem(spec)
-    key = jax.random.key(1)
-    method = methods.make_method(
-        row.config,
-        _keeping_products(problem.apply) if row.recompute else problem.apply,
-        optimizer=_OPTIMIZER,
-        epochs=1,
-        steps_per_epoch=1,
-        class_counts=class_counts(),
-    )
+    apply = _keeping_products(problem.apply) if row.recompute else problem.apply
+    method = _make_method(row.config, apply)
     if row.forward_mode:
         linearize = functools.partial(ltjax.linearize, method="linearize")
         method = dataclasses.replace(method, linearize=linearize)
+    key = jax.random.key(1)
 
     def fun(state, batch, meta_batch):
         return method.step(state, batch, meta_batch, key)[0]
 
-    inputs = jnp.zeros((1, *spec.input_shape))
-    state = method.init(problem.params, problem.rest, inputs, key)
-    return Step(_plain(problem, method.optimizer) if name == "sgd" else fun, state)
+    return Step(fun, _init(method, problem, spec))
 
 
-def _plain(
-    problem: Problem, tx: optax.GradientTransformation
-) -> Callable[..., methods.State]:
-    """The baseline, without this library: the gradient of the mean loss."""
+def plain_step(spec: Spec, gradient_of: Callable[..., tuple[Any, Any]]) -> Step:
+    """A step of SGD without a method, and its first state.
+
+    Args:
+      spec: the model.
+      gradient_of: ``(apply, state, batch) -> (gradient, rest)`` of the model, where
+        ``rest`` is its new state.
+    """
+    problem = make_problem(spec)
+    method = _make_method(METHODS["sgd"].config, problem.apply)
 
     def fun(state, batch, meta_batch):
         del meta_batch
-
-        def mean_loss(params):
-            outputs, rest = problem.apply(params, state.rest, batch.inputs, train=True)
-            return cross_entropy(outputs.logits, batch.targets).mean(), rest
-
-        gradient, rest = jax.grad(mean_loss, has_aux=True)(state.params)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        gradient, rest = gradient_of(problem.apply, state, batch)
+        updates, opt_state = method.optimizer.update(
+            gradient, state.opt_state, state.params
+        )
         return state._replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -101,7 +98,35 @@ def _plain(
             opt_state=opt_state,
         )
 
-    return fun
+    return Step(fun, _init(method, problem, spec))
+
+
+def _mean_gradient(apply, state, batch):
+    """The baseline: the gradient of the mean loss."""
+
+    def mean_loss(params):
+        outputs, rest = apply(params, state.rest, batch.inputs, train=True)
+        return cross_entropy(outputs.logits, batch.targets).mean(), rest
+
+    return jax.grad(mean_loss, has_aux=True)(state.params)
+
+
+def _make_method(
+    config: methods.MethodConfig, apply: Callable[..., Any]
+) -> methods.Method:
+    return methods.make_method(
+        config,
+        apply,
+        optimizer=_OPTIMIZER,
+        epochs=1,
+        steps_per_epoch=1,
+        class_counts=class_counts(),
+    )
+
+
+def _init(method: methods.Method, problem: Problem, spec: Spec) -> methods.State:
+    inputs = jnp.zeros((1, *spec.input_shape))
+    return method.init(problem.params, problem.rest, inputs, jax.random.key(1))
 
 
 def _keeping_products(apply: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,12 +15,12 @@ from benchmarks import (
     exactness,
     models,
     overhead,
-    peers,
     report,
     scaling,
     steps,
     targets,
     timing,
+    torch_steps,
 )
 from experiments.models import ModelConfig
 
@@ -213,9 +213,8 @@ def test_peer_takes_the_same_gdw_step():
     _copy(model[2], kernel, next(p for p in head if p.ndim == 1))
 
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1e-4)
-    theirs = peers.gdw_step(
-        model, net, optimizer, peers.torch_batch(batch), peers.torch_batch(meta)
-    )
+    batches = map(torch_steps.torch_batch, (batch, meta))
+    theirs = torch_steps.gdw_step(model, net, optimizer, *batches)
     state = step.state
     ours_compiled = jax.jit(step.fun)
     for _ in range(3):
