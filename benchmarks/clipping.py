@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import ltjax
@@ -60,7 +61,7 @@ def by_optax(
     """By `optax.microbatching.micro_grad`, which maps in the same way."""
     clipped = optax.microbatching.micro_grad(
         functools.partial(_loss, losses_fn),
-        transform_fn=lambda g: optax.projections.projection_l2_ball(g, max_norm),
+        transform_fn=functools.partial(_clip, max_norm),
         microbatch_size=microbatch_size,
     )
     return clipped(params, batch)[0]
@@ -78,6 +79,12 @@ def make_step(clipped_sum: ClippedSum, spec: Spec) -> steps.Step:
         return jax.tree.map(lambda g: g / len(batch.targets), total), state.rest
 
     return steps.plain_step(spec, gradient_of)
+
+
+def _clip(max_norm, gradient):
+    """One gradient of at most a norm."""
+    scale = jnp.minimum(max_norm / optax.tree.norm(gradient), 1)
+    return optax.tree.scale(scale, gradient)
 
 
 def _loss(losses_fn, params, example):
