@@ -15,7 +15,7 @@ from ltjax.jacobian._intercept import Intercepted
 from ltjax.jacobian._jaxpr import Op, Program, nested
 from ltjax.jacobian._linearity import LINEAR, ZERO
 from ltjax.jacobian._operator import Jacobian
-from ltjax.jacobian._placement import explicit_sharding, positions, vary
+from ltjax.jacobian._placement import explicit_sharding, positions, vary_leaves
 from ltjax.jacobian._plan import NoDefinition, Plan, attribute, freeze
 
 
@@ -218,27 +218,22 @@ class VaryingJacobian(Jacobian):
             params, jacobian.shape, jacobian.dtype, jacobian.method, jacobian.reason
         )
         self._jacobian = jacobian
-        self._axes = axes
+        self.axes = axes
 
     def _jvp(self, direction, definition):
         return self._jacobian.jvp(
-            vary_leaves(direction, self._axes), definition=definition
+            vary_leaves(direction, self.axes), definition=definition
         )
 
     def _vjp(self, cotangents):
-        total = jax.linear_transpose(lambda p: vary_leaves(p, self._axes), self.params)
-        return total(self._jacobian.vjp(cotangents))[0]
+        total = jax.linear_transpose(lambda p: vary_leaves(p, self.axes), self.params)
+        return total(self._jacobian.vjp(vary_leaves(cotangents, self.axes)))[0]
 
     def _map_rows(self, fun, chunk_size):
         return self._jacobian._map_rows(fun, chunk_size)
 
     def _norms(self, mask, chunk_size, definition):
         return self._jacobian._norms(mask, chunk_size, definition)
-
-
-def vary_leaves(tree: Any, axes: frozenset[str]) -> Any:
-    """A tree of parameters as values that may differ between devices."""
-    return jax.tree.map(lambda x: vary(x, axes), tree)
 
 
 def _primitives(program: Program) -> frozenset[str]:

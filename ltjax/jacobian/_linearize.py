@@ -17,11 +17,10 @@ from ltjax.jacobian._kinds import (
     InterceptedJacobian,
     LinearizedJacobian,
     VaryingJacobian,
-    vary_leaves,
 )
 from ltjax.jacobian._linearity import NONLINEAR
 from ltjax.jacobian._operator import Jacobian
-from ltjax.jacobian._placement import varying_axes
+from ltjax.jacobian._placement import vary_leaves, varying_axes
 from ltjax.jacobian._plan import backward_rules, make_plan
 
 

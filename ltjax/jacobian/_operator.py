@@ -62,7 +62,10 @@ class Jacobian(abc.ABC):
       params: the parameters (arrays, or their shapes and dtypes).
       method: how products are computed: ``"intercept"``, ``"linearize"`` or ``"rows"``.
       reason: why that method, in words.
+      axes: axes of the mesh that the rows are spread over inside `jax.shard_map`.
     """
+
+    axes: frozenset[str] = frozenset()
 
     def __init__(
         self, params: Any, shape: tuple[int, ...], dtype: Any, method: str, reason: str

@@ -21,6 +21,11 @@ def vary(x: jax.Array, axes: frozenset[str]) -> jax.Array:
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
+def vary_leaves(tree: Any, axes: frozenset[str]) -> Any:
+    """A tree of arrays as values that may differ between devices."""
+    return jax.tree.map(lambda x: vary(x, axes), tree)
+
+
 def explicit_sharding(aval: Any) -> Any:
     """Sharding that is a part of the type of a value, or None."""
     sharding = getattr(aval, "sharding", None)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ltjax import _validate
 from ltjax._numerics import safe_divide, squared_norm
 from ltjax.jacobian._operator import Jacobian
+from ltjax.jacobian._placement import vary_leaves
 
 
 def clipped_sum(jac: Jacobian, max_norm: float | jax.Array) -> Any:
@@ -19,14 +20,18 @@ def clipped_sum(jac: Jacobian, max_norm: float | jax.Array) -> Any:
     Its sensitivity, the largest change in Euclidean norm, is C where one example is
     added or removed and 2C where one is replaced, for finite rows: what noise for
     differential privacy is scaled by. Examples must be independent, or one of them
-    changes the rows of others; what is not proven to be so is refused. The proof is
-    about values with a derivative: statistics of data alone, or those that a first
-    layer takes of its batch inside a loop or checkpoint, are constants to it. Examples
-    of `linearize_examples` are independent by construction. In float32 both bounds hold
-    up to the error of `Jacobian.norms`. One backward pass more than the norms.
+    changes the rows of others; what is not proven to be so is refused. **The proof is
+    about derivatives.** Statistics of the batch that have none are constants to it,
+    though another example changes them: those of data alone, those that a first layer
+    takes of its batch inside a loop or checkpoint, and whatever is behind
+    `jax.lax.stop_gradient` or in the forward function of a `jax.custom_vjp`. With any
+    of these the bounds do not hold. Examples of `linearize_examples` are independent by
+    construction; rows given to `Jacobian.from_rows` are taken as they are. In float32
+    both bounds hold up to the error of `Jacobian.norms`. One backward pass more than
+    the norms.
 
     Args:
-      jac: Jacobian of losses.
+      jac: Jacobian of losses ``[B]``.
       max_norm: C, positive. May be traced.
 
     Returns:
@@ -46,6 +51,10 @@ def clipped_sum(jac: Jacobian, max_norm: float | jax.Array) -> Any:
       without its noise and division.
     """
     _validate.number("max_norm", max_norm, low=0, open_low=True)
+    if len(jac.shape) != 1:
+        raise ValueError(
+            f"jac must be of losses [B], one row an example, got shape {jac.shape}."
+        )
     norms = jac.norms()
     limit = jnp.asarray(max_norm, norms.dtype)
     return jac.vjp(limit / jnp.maximum(norms, limit))
@@ -168,7 +177,11 @@ def noise_scale(jac: Jacobian, *, definition: str | None = None) -> NoiseScale:
 
     Args:
       jac: Jacobian of at least two losses, of any shape.
-      definition: for coupled examples and losses not ``[B]``, see `Jacobian.norms`.
+      definition: for coupled examples and losses not ``[B]``: ``"row"`` or
+        ``"attribution"``, see `Jacobian.norms`; the rows of both add up to the
+        gradient. The estimates are unbiased for independent examples only.
+
+    Inside `jax.shard_map` they are those of the whole batch, equal on all devices.
 
     Returns:
       ``NoiseScale(variance, squared_mean)``, scalars in at least float32.
@@ -186,15 +199,23 @@ def noise_scale(jac: Jacobian, *, definition: str | None = None) -> NoiseScale:
       McCandlish et al., *An empirical model of large-batch training*, 2018
       (arXiv:1812.06162), appendix A.1, with batches of 1 and B.
     """
+    if definition is not None:
+        _validate.choice("definition", definition, ("row", "attribution"))
     norms = jac.norms(definition=definition)
-    size = norms.size
+    size = _over_devices(jac, norms.size)
     if size < 2:
         raise ValueError(f"noise_scale needs at least 2 losses, got shape {jac.shape}.")
     mean = jac.vjp(jnp.full(jac.shape, 1 / size, norms.dtype))
     squares = map(squared_norm, jax.tree.leaves(mean))
     squared = sum((x.astype(norms.dtype) for x in squares), jnp.zeros((), norms.dtype))
-    variance = (jnp.mean(jnp.square(norms)) - squared) * (size / (size - 1))
+    mean_square = _over_devices(jac, jnp.sum(jnp.square(norms))) / size
+    variance = (mean_square - squared) * (size / (size - 1))
     return NoiseScale(variance, squared - variance / size)
+
+
+def _over_devices(jac: Jacobian, number: Any) -> Any:
+    """The sum over the devices that the rows are spread over in `jax.shard_map`."""
+    return jax.lax.psum(number, tuple(jac.axes)) if jac.axes else number
 
 
 def _shapes(params: Any) -> Any:
@@ -204,4 +225,5 @@ def _shapes(params: Any) -> Any:
 def _dots(jac: Jacobian) -> Callable[[Any], jax.Array]:
     """`Jacobian.jvp`, of which only what depends on the direction is mapped."""
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), jac.params)
-    return jax.linearize(jac.jvp, zeros)[1]
+    dots = jax.linearize(jac.jvp, vary_leaves(zeros, jac.axes))[1]
+    return lambda direction: dots(vary_leaves(direction, jac.axes))

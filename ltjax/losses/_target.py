@@ -44,13 +44,17 @@ def deficit(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Softmax cross-entropy with the target, ``[B]``; its mean under probabilities."""
     if labels.ndim == 2:
-        return optax.softmax_cross_entropy(logits, labels.astype(logits.dtype))
+        return expect(-jax.nn.log_softmax(logits, axis=1), labels)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def expect(values: jax.Array, labels: jax.Array) -> jax.Array:
-    """Values of the target, ``[B]``; the mean of all under probabilities."""
+    """Values of the target, ``[B]``; the mean of all under probabilities.
+
+    The value of a class of probability 0 may be infinite.
+    """
     if labels.ndim == 2:
+        values = jnp.where(labels == 0, jnp.zeros_like(values), values)
         return jnp.sum(labels.astype(values.dtype) * values, axis=1)
     return values
 

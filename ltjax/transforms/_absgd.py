@@ -205,8 +205,10 @@ def absgd(
         defined = jnp.abs(value) >= _ZERO
         weighted = defined & (state.step >= start_step)
         value = jnp.where(defined, value, jnp.ones_like(value))
-        log_u, jumped = _in_unit_of(value, state)
         count = jnp.maximum(state.step - start_step + 1, 1)
+        log_u, jumped = _in_unit_of(value, state)
+        if bias_correction:  # with steps before in which no loss counted
+            jumped = jumped | (jnp.isneginf(log_u) & (count > 1))
         w, log_u = absgd_weights(
             losses,
             log_u,
@@ -219,7 +221,11 @@ def absgd(
         )
         log_u = log_u.astype(dtype)
         if bias_correction:  # which later steps divide by
-            log_u = log_u + jnp.where(jumped, _log_bias(gamma, count, dtype), 0)
+            some = jnp.any(masked(jnp.isfinite(losses), where))
+            grown = _log_bias(gamma, count, dtype) - jnp.where(
+                jumped | (count == 1), 0, _log_bias(gamma, count - 1, dtype)
+            )
+            log_u = log_u + jnp.where(jumped | ~some, grown, 0)
         w = jnp.where(weighted, w + jnp.asarray(erm_weight, w.dtype), jnp.ones_like(w))
         w = masked(w, where)
         return w, AbsgdState(

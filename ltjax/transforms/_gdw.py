@@ -213,12 +213,20 @@ def gdw(
         state = state._replace(
             net=net,
             net_opt_state=net_opt_state,
-            target_weight=jnp.mean(w, where=flows.target & counted),
-            other_weight=jnp.mean(w, where=~flows.target & counted),
+            target_weight=_mean(w, flows.target & counted, state.target_weight),
+            other_weight=_mean(w, ~flows.target & counted, state.other_weight),
         )
         return masked(w, counted), cotangents_of(w, flows), state
 
     return Weighting(init, Update(_logits_jacobian, weigh, count_step))
+
+
+def _mean(weights: jax.Array, where: jax.Array, otherwise: jax.Array) -> jax.Array:
+    """Mean of the weights that count, or the one before where there is none."""
+    count = jnp.sum(where)
+    total = jnp.sum(weights, where=where)
+    mean = total / jnp.maximum(count, 1).astype(weights.dtype)
+    return jnp.where(count > 0, mean.astype(otherwise.dtype), otherwise)
 
 
 def check_meta(params: Any, meta_grad_fn: Any) -> None:

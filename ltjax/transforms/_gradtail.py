@@ -206,7 +206,10 @@ def _similarity(kind, dots, state, decay, norms):
 
 
 def _update_mean(state, gradient, decay):
-    """The running mean with one more gradient; one that is not finite has no part."""
+    """The running mean with one more gradient.
+
+    One that is 0, as that of padding alone, or not finite has no part.
+    """
     dtype = state.similarity_mean.dtype
     _, size = _unit(gradient, dtype)
     _, usual = _unit(state.mean_grad, dtype)
@@ -214,11 +217,14 @@ def _update_mean(state, gradient, decay):
     largest = _ceiling(safe_divide(usual, correction), decay)
     factor = safe_divide(jnp.minimum(size, largest), size)
     unbiased = _divide(state.mean_grad, correction)
+    counts = jnp.isfinite(factor) & (size > 0)
+    share = _share(decay, state.step, usual > 0, dtype)
 
     def step(mean, unbiased, g):
-        d, f = jnp.asarray(decay, mean.dtype), factor.astype(mean.dtype)
-        g = jnp.where(jnp.isfinite(f), f * g.astype(mean.dtype), unbiased)
-        return d * mean + (1 - d) * g
+        s, f = share.astype(mean.dtype), factor.astype(mean.dtype)
+        g = jnp.where(counts, f * g.astype(mean.dtype), unbiased)
+        d = jnp.asarray(decay, mean.dtype)
+        return d * mean + s * g
 
     mean_grad = jax.tree.map(step, state.mean_grad, unbiased, gradient)
     return state._replace(mean_grad=mean_grad)
@@ -227,17 +233,23 @@ def _update_mean(state, gradient, decay):
 def _update_statistics(state, s, decay, where):
     """Running moments of the similarity, from the second step on (G is 0 before)."""
     steps = jnp.maximum(state.step - 1, 0)
-    square = safe_divide(state.similarity_square, _bias(decay, steps, s.dtype))
+    correction = _bias(decay, steps, s.dtype)
+    square = safe_divide(state.similarity_square, correction)
     largest = float(jnp.finfo(s.dtype).max) ** 0.5 / (1 + s.size)
     largest = jnp.minimum(_ceiling(jnp.sqrt(square), decay), largest)
     finite = masked(jnp.isfinite(s), where)
     s = jnp.where(finite, jnp.clip(s, -largest, largest), jnp.zeros_like(s))
-    started = (state.step > 0) & jnp.any(finite)
-    d = jnp.where(started, jnp.asarray(decay, s.dtype), jnp.ones((), s.dtype))
     count = jnp.maximum(jnp.sum(finite), 1).astype(s.dtype)
+    share = _share(decay, steps, square > 0, s.dtype)
+
+    def step(moment, found):
+        found = jnp.where(jnp.any(finite), found, safe_divide(moment, correction))
+        d = jnp.asarray(decay, s.dtype)
+        return jnp.where(state.step > 0, d * moment + share * found, moment)
+
     return state._replace(
-        similarity_mean=d * state.similarity_mean + (1 - d) * jnp.sum(s) / count,
-        similarity_square=d * state.similarity_square + (1 - d) * jnp.sum(s**2) / count,
+        similarity_mean=step(state.similarity_mean, jnp.sum(s) / count),
+        similarity_square=step(state.similarity_square, jnp.sum(s**2) / count),
     )
 
 
@@ -262,6 +274,15 @@ def _standardise(s, state, decay):
 def _bias(decay, steps, dtype):
     """``1 - decay^steps``: 0 before the first step."""
     return 1 - jnp.asarray(decay, dtype) ** steps.astype(dtype)
+
+
+def _share(decay, steps, started, dtype):
+    """Of a new term in a running mean: ``1 - decay``, but the first one is all of it.
+
+    The first term may come late, after steps that had none.
+    """
+    usual = 1 - jnp.asarray(decay, dtype)
+    return jnp.where(started, usual, _bias(decay, steps + 1, dtype))
 
 
 def _unit(tree, dtype):

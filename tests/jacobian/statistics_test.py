@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 import ltjax
 from ltjax.jacobian._updates import as_jacobian
@@ -143,6 +144,47 @@ def test_coupled_examples_have_no_sensitivity(params):
     np.testing.assert_allclose(ltjax.gram(jac), rows @ rows.T, rtol=1e-10)
     noise = ltjax.noise_scale(jac, definition="row")
     np.testing.assert_allclose(noise.variance, rows.var(0, ddof=1).sum(), rtol=1e-10)
+    with pytest.raises(ValueError, match=r"definition must be one of.*frozen"):
+        ltjax.noise_scale(jac, definition="frozen")  # whose rows are not the gradient's
+
+
+def test_attribution_has_rows_that_add_up(params):
+    def coupled(p):
+        h = jnp.asarray(X) @ p["w"]
+        return jnp.sum(jnp.tanh(h - h.mean(0)[None]), 1)
+
+    _, jac = ltjax.linearize(coupled, {"w": params["w"]})
+    noise = ltjax.noise_scale(jac, definition="attribution")
+    mean = jac.vjp(jnp.full(SIZE, 1 / SIZE))["w"]
+    total = noise.squared_mean + noise.variance / SIZE
+    np.testing.assert_allclose(total, (mean**2).sum(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["intercept", "linearize"])
+def test_inside_shard_map(method, params):
+    """The noise is that of the whole batch; products are of a device's own rows."""
+    mesh = jax.make_mesh(
+        (2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2]
+    )
+
+    def statistics(p, x):
+        jac = ltjax.linearize(lambda p: losses_fn(p, x), p, method=method)[1]
+        noise = ltjax.noise_scale(jac)
+        return noise, ltjax.gram(jac)[None], ltjax.project(jac, jax.random.key(0), 3)
+
+    rows = jax.P("data")
+    sharded = jax.shard_map(
+        statistics, mesh=mesh, in_specs=(jax.P(), rows), out_specs=(jax.P(), rows, rows)
+    )
+    noise, products, features = jax.jit(sharded)(params, jnp.asarray(X))
+    _, jac = ltjax.linearize(losses_fn, params)
+    chex.assert_trees_all_close(noise, ltjax.noise_scale(jac), rtol=1e-10)
+    whole = ltjax.gram(jac)
+    for i in range(2):
+        own = slice(3 * i, 3 * i + 3)
+        np.testing.assert_allclose(products[i], whole[own, own], rtol=1e-10)
+    expected = ltjax.project(jac, jax.random.key(0), 3)
+    np.testing.assert_allclose(features, expected, rtol=1e-10)
 
 
 def test_outputs_of_any_shape(params):
@@ -181,6 +223,9 @@ def test_bad_arguments_are_named(params):
     _, jac = ltjax.linearize(losses_fn, params)
     with pytest.raises(ValueError, match=r"max_norm .*0\.0"):
         ltjax.clipped_sum(jac, 0.0)
+    _, logits = ltjax.linearize(lambda p: jnp.asarray(X) @ p["w"], params)
+    with pytest.raises(ValueError, match=r"losses \[B\].*\(6, 4\)"):
+        ltjax.clipped_sum(logits, 1.0)
     with pytest.raises(TypeError, match="key must be a typed key"):
         ltjax.project(jac, 0, 2)
     with pytest.raises(ValueError, match="dim must be at least 1"):

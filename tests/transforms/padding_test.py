@@ -61,7 +61,7 @@ def linearized(weighting, params, x, y):
     return ltjax.linearize(fun, params)[1]
 
 
-def run(weighting, params, x, y, **extra):
+def run(weighting, params, x, y, state=None, **extra):
     def meta_grad_fn(p):
         at = jnp.eye(5, dtype=jnp.float64), jnp.arange(5) % CLASSES
         logits = logits_fn(p, at[0])
@@ -81,7 +81,7 @@ def run(weighting, params, x, y, **extra):
         params = jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient)
         return params, state, weights
 
-    state, found = weighting.init(params), []
+    state, found = weighting.init(params) if state is None else state, []
     for batch in zip(x, y, strict=True):
         params, state, weights = step(params, state, *batch)
         found.append(weights)
@@ -114,6 +114,62 @@ def test_nothing_but_padding_is_a_step_of_zero(weighting, problem):
     for field in ("log_u", "mean_grad", "net"):
         before = getattr(weighting.init(params), field, None)
         chex.assert_trees_all_close(getattr(state, field, None), before, rtol=1e-12)
+
+
+def _means(state):
+    """Running means without the bias of their start, by the number of steps."""
+    found, steps = {}, float(state.step)
+    if hasattr(state, "log_u"):
+        found["u"] = jnp.exp(state.log_u) / (1 - 0.1**steps)
+    if hasattr(state, "mean_grad"):
+        found["G"] = jax.tree.map(lambda g: g / (1 - 0.99**steps), state.mean_grad)
+        moments = state.similarity_mean, state.similarity_square
+        if steps > 1:
+            found["s"] = [m / (1 - 0.99 ** (steps - 1)) for m in moments]
+    if hasattr(state, "target_weight"):
+        found["w"] = state.target_weight, state.other_weight
+    return found
+
+
+MEANS = ("absgd", "gradtail", "gradtail dot", "gradtail weighted", "gdw")
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_nothing_but_padding_leaves_the_means(name, problem):
+    params, x, y = problem
+    params, state, _ = run(WEIGHTINGS[name], params, x, y)
+    nothing = jnp.zeros(PADDED, jnp.bool_)
+    same, after, _ = run(WEIGHTINGS[name], params, x, y, state, where=nothing)
+    assert after.step == 2 * STEPS
+    chex.assert_trees_all_equal(same, params)
+    chex.assert_trees_all_close(_means(after), _means(state), rtol=1e-10)
+
+
+# The weighted mean is another one after the burn-in.
+@pytest.mark.parametrize("name", [m for m in MEANS if m != "gradtail weighted"])
+def test_means_start_at_the_first_batch_with_examples(name, problem):
+    params, x, y = problem
+    nothing = jnp.zeros(PADDED, jnp.bool_)
+    _, state, _ = run(WEIGHTINGS[name], params, x, y, where=nothing)
+    _, late, _ = run(WEIGHTINGS[name], params, x[:1], y[:1], state)
+    _, first, _ = run(WEIGHTINGS[name], params, x[:1], y[:1])
+    chex.assert_tree_all_finite(late)
+    got, expected = _means(late), _means(first)
+    chex.assert_trees_all_close({k: got[k] for k in expected}, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.9])
+def test_weights_after_a_batch_without_a_finite_loss(gamma, x64):
+    """Their mean is 1 again, as it is after the first step."""
+    tx = ltjax.absgd(2.0, gamma=gamma)
+    params = jnp.ones(())
+    losses = jnp.arange(1.0, 5.0)
+    _, jac = ltjax.linearize(lambda p: p * losses, params)
+    state = tx.init(params)
+    for some in (losses * jnp.nan, losses, losses * jnp.nan, losses):
+        weights, state = tx.weights(jac, state, params, losses=some)
+        state = tx.observe(state, params)
+    np.testing.assert_allclose(weights.mean(), 1.0, rtol=1e-12)
 
 
 def test_pixels_are_left_out(problem):
