@@ -267,4 +267,5 @@ def _binary_sum(term, z, labels, weights):
     """Sum over each class's yes-or-no question, times the weight of the target."""
     yes = _target.probabilities(labels, z.shape[1], z.dtype) * weights[None, :]
     no = jnp.sum(yes, axis=1, keepdims=True) - yes
-    return jnp.sum(yes * term(-z) + no * term(z), axis=1)
+    asked = jnp.where(yes == 0, jnp.zeros_like(z), z)  # others may be masked by -inf
+    return jnp.sum(yes * term(-asked) + no * term(z), axis=1)

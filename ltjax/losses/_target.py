@@ -34,8 +34,8 @@ def deficit(logits: jax.Array, labels: jax.Array) -> jax.Array:
     all other classes ``-softplus(-m)``. Both are exact at either end, and the
     gradient of ``m`` is bounded.
     """
-    if labels.ndim == 2:
-        return _deficits(logits)
+    if labels.ndim == 2:  # infinite for masked classes, which no target may be
+        return jnp.where(labels == 0, 0, _deficits(logits))
     is_target = jax.nn.one_hot(labels, logits.shape[1], dtype=jnp.bool_)
     target = jnp.sum(logits, axis=1, where=is_target)
     return jax.nn.logsumexp(logits, axis=1, where=~is_target) - target

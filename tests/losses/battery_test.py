@@ -236,6 +236,23 @@ def test_one_hot_labels_are_labels(loss_fn, reference, dtype):
 
 
 @every_soft_case
+def test_one_hot_labels_take_masked_logits(loss_fn, reference, x64):
+    """A class of probability 0 whose logit is -inf, in losses and gradients."""
+    del reference
+    z = jax.random.normal(jax.random.key(3), (BATCH, CLASSES), jnp.float64)
+    z = z.at[jnp.arange(BATCH), (LABELS + 1) % CLASSES].set(-jnp.inf)
+    one_hot = jax.nn.one_hot(LABELS, CLASSES, dtype=jnp.float64)
+
+    def both(labels):
+        grad = jax.grad(lambda z: jnp.sum(loss_fn(z, labels)))(z)
+        return loss_fn(z, labels), grad
+
+    got, expected = jax.jit(both)(one_hot), jax.jit(both)(LABELS)
+    chex.assert_tree_all_finite(expected)
+    chex.assert_trees_all_close(got, expected, rtol=1e-12, atol=1e-15)
+
+
+@every_soft_case
 def test_bad_soft_labels_are_named(loss_fn, reference):
     del reference
     with pytest.raises(ValueError, match=r"labels.*\(6, 4\).*\(6, 3\)"):
