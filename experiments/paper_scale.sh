@@ -4,7 +4,7 @@
 #
 #   LTJAX_DATA=FOLDER experiments/paper_scale.sh [OUT]
 #
-# It asks nothing. After MINUTES (25) it stops with its state saved and status 124, and
+# It runs unattended. After MINUTES (25) it stops with its state saved and status 124, and
 # the same command continues. SETTINGS are added to every row: "--epochs 2" tries it out.
 #
 # Expected on one GPU, one seed: an hour and a half. This is an estimate, not a

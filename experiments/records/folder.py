@@ -6,6 +6,7 @@ per epoch), ``tensorboard/`` and, once it is done, ``summary.json``, ``final.npz
 (outputs on the test set), the model's parameters (``last.npz`` and
 ``best.npz``) and, where asked for, ``example_weights.npz``, the same as ``.csv`` and
 ``.parquet``, and ``detection.json`` where some labels are known to be wrong.
+``python -m experiments.geometry`` adds ``geometry.json``.
 """
 
 import json

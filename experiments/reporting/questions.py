@@ -55,7 +55,7 @@ class Column(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Presets that differ in the method alone."""
+    """Presets of one recipe, each with its method."""
 
     prefix: str
     title: str

@@ -146,7 +146,7 @@ _WD = _CE._replace(about="strong weight decay", weight_decay=5e-3)
 _TWO_STAGE = _Row(
     "wb-wd, then the classifier: class-balanced loss, MaxNorm; needs --init-from",
     MethodConfig(loss=ClassBalanced(beta=0.9999), max_norm=0.1),
-    learning_rate=0.05,  # with the decay, of an effect on norms like the published
+    learning_rate=0.05,  # which gives the decay the published effect on norms
     weight_decay=0.1,
     epochs=4,
     trained="classifier",
