@@ -65,6 +65,10 @@ def gradtail(
     classification, regression and dense prediction (losses ``[B, H, W]``) alike.
     ``update`` needs nothing but the Jacobian.
 
+    Not for wrong labels: their gradients disagree as those of rare examples do, and no
+    form that was tried tells the two apart. ``gated`` gives wrong labels more weight
+    than right ones, ``bump`` the same.
+
     Cosines and ``gated`` need the norm of every row. ``dot`` and ``dot_unit_mean``
     with another activation cost one forward-mode pass instead; use these for dense
     prediction, where norms cost a backward pass for each pixel and are refused unless
@@ -72,7 +76,8 @@ def gradtail(
 
     One infinite or huge gradient does not spoil G and the statistics of s: with d the
     ``decay``, a step enters them with at most :math:`3 \sqrt{(1 + d) / (1 - d)}` times
-    their running size, and not at all if it is not finite.
+    their running size, and not at all if it is not finite or 0, as that of a batch of
+    padding is.
 
     Args:
       activation: see `gradtail_weights`.

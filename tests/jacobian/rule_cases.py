@@ -37,6 +37,17 @@ def _conv(numbers, groups=1, batch_groups=1):
     )
 
 
+def _solve(a, b):
+    """``a^-1 b`` by a solver of the user."""
+    transposed = jnp.swapaxes(a, -1, -2)
+    return lax.custom_linear_solve(
+        lambda x: a @ x,
+        b,
+        lambda _, b: jnp.linalg.inv(a) @ b,
+        lambda _, b: jnp.linalg.inv(transposed) @ b,
+    )
+
+
 _NWC = ("NWC", "WIO", "NWC")
 _COUNT = np.arange(B)
 _PLACE = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
@@ -213,6 +224,10 @@ FOLLOWED = {
             [0, 0],
         )
     ],
+    "custom_linear_solve": [
+        (jnp.linalg.solve, [(B, 2, 2), (B, 2, 1)], 0, [None] * 6 + [0]),
+        (jax.vmap(_solve), [(B, 2, 2), (B, 2)], 0, [0, 0, 0, 0, 0]),
+    ],
     "tridiagonal_solve": [
         (
             lambda d, b: lax.linalg.tridiagonal_solve(d, d + 4, d, b),
@@ -325,6 +340,7 @@ REFUSED = {
         [(2 * B, 4)],
         0,
     ),
+    "custom_linear_solve": (_solve, [(2, 2), (2, B)], 1),
     "cholesky": (lax.linalg.cholesky, [(2, B, B)], 1),
     "eigh": (lax.linalg.eigh, [(2, B, B)], 1),
     "eig": (lax.linalg.eig, [(2, B, B)], 1),

@@ -12,6 +12,7 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+import ltjax
 from ltjax.jacobian import _rules
 from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._independence import operand_axes
@@ -164,6 +165,26 @@ def test_results_that_are_used_along_different_axes(parts, size, x64):
     assert_products(losses_fn, jnp.asarray(array(2, B, 1, 1), jnp.float64))
 
 
+def test_systems_of_equations(x64):
+    x = jnp.asarray(array(1, B, 2, 2), jnp.float64)
+    params = {k: jnp.asarray(array(i, 2, 2), jnp.float64) for i, k in enumerate("ab")}
+
+    def own(p):
+        m = jnp.tanh(x @ p["a"])
+        solved = jnp.linalg.solve(m + jnp.broadcast_to(3 * jnp.eye(2), m.shape), x @ m)
+        return jnp.sin(solved).reshape(B, -1).sum(1)
+
+    def shared(p):
+        m = 3 * jnp.eye(2) + jnp.tanh(p["a"])
+        solved = jnp.linalg.solve(m, x.transpose(1, 0, 2).reshape(2, -1))
+        return jnp.sin(solved).T.reshape(B, -1).sum(1)
+
+    assert_products(own, params)
+    assert ltjax.linearize(own, params)[1].norms().shape == (B,)
+    with pytest.raises(ValueError, match="not known to stay apart in custom_linear"):
+        ltjax.linearize(shared, params)[1].norms()
+
+
 @pytest.mark.parametrize("name", [n for n, case in REFUSED.items() if case])
 def test_examples_that_may_meet_are_refused(name):
     fun, shapes, axis = REFUSED[name]
@@ -195,6 +216,8 @@ def test_every_rule_is_tested():
 
 
 def test_a_primitive_without_a_rule_is_not_followed():
-    solve = "custom_linear_solve"
-    program, op, _ = _trace(jnp.linalg.solve, [(B, 2, 2), (B, 2, 1)], solve)
+    def reduced(x):
+        return lax.reduce(x, jnp.float32(0), lambda a, b: a + b * b, (1,))
+
+    program, op, _ = _trace(reduced, [(B, 2)], "reduce")
     assert _ask(program, op, 0) is None
