@@ -2,7 +2,7 @@
 
 Each line imports from lines below it only:
 
-    train compare gradtail_study report results suspects queue
+    train compare gradtail_study report results suspects geometry queue
     training
     digits
     reporting
