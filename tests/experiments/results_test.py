@@ -82,6 +82,12 @@ def test_the_page_agrees_with_the_records():
         assert image.imread(DEFAULT.page.parent / "images" / name).size
 
 
+def test_records_name_no_folder_of_a_machine():
+    for path in DEFAULT.records.glob("*/config.json"):
+        absolute = re.findall(r'"(?:/|[A-Za-z]:\\)[^"]*"', path.read_text())
+        assert not absolute, f"{path}: {absolute}"
+
+
 def test_mean_standard_error_and_paired_difference(found):
     column = LONG_TAIL.columns[0]
     assert answers.by_seeds(found[CE], column) == pytest.approx(
