@@ -122,6 +122,8 @@ class GradTail(_Weighting):
 
 
 def _shuffled(weighting: ltjax.Weighting) -> ltjax.Weighting:
+    """Its weights, given to random examples of the batch."""
+
     def weights(jac, state, params=None, *, key, **extra):
         own, state = weighting.weights(jac, state, params, **extra)
         return jax.random.permutation(key, own), state

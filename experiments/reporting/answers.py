@@ -108,15 +108,10 @@ def gradtail_weights(found: Found) -> Table:
             if "gradtail" not in preset or preset not in found:
                 continue
             runs = found[preset].counted
-            numbers = [
-                _mean(_by_size, runs),
-                _mean(_fading, runs),
-                _mean(_wrong_over_right, runs),
-            ]
+            numbers = (_mean_and_range(f, runs) for f in _FOLLOWED.values())
             rows.append([comparison.title, label, str(len(runs)), *numbers])
-    columns = ["data", "method", "seeds", "weight and size", "weight and loss of the"]
-    columns[-1] += " rarest"
-    return Table("GradTail's weights", [*columns, "wrong : right"], rows)
+    columns = ["data", "method", "seeds", *_FOLLOWED]
+    return Table("GradTail's weights", columns, rows)
 
 
 def measured(question: Question, found: Found) -> dict[str, dict[str, np.ndarray]]:
@@ -163,8 +158,7 @@ def with_error(number: Statistic, *, sign: bool = False) -> str:
     return text if number.error is None else f"{text} ± {number.error:.{digits}f}"
 
 
-def _mean(number: Callable[[Run], float | None], runs: Sequence[Run]) -> str:
-    """Mean and range over runs."""
+def _mean_and_range(number: Callable[[Run], float | None], runs: Sequence[Run]) -> str:
     values = [v for run in runs if (v := number(run)) is not None]
     if not values:
         return ""
@@ -190,6 +184,13 @@ def _wrong_over_right(run: Run) -> float | None:
     if "weights/changed_labels" not in last:
         return None
     return last["weights/changed_labels"] / last["weights/unchanged_labels"]
+
+
+_FOLLOWED: Mapping[str, Callable[[Run], float | None]] = {
+    "weight and size": _by_size,
+    "weight and loss of the rarest": _fading,
+    "wrong : right": _wrong_over_right,
+}
 
 
 def _sizes(run: Run) -> np.ndarray:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from experiments.configs import PRESETS, Published
 from experiments.records.runs import Run
@@ -54,6 +53,8 @@ def statistic(values: Sequence[float]) -> Statistic:
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's; 0 where one of both does not vary."""
+    from scipy import stats  # takes half a second, and most reports need none
+
     if np.ptp(x) < 1e-6 or np.ptp(y) < 1e-6:
         return 0.0
     return float(stats.spearmanr(x, y).statistic)

@@ -173,15 +173,14 @@ def noise_scale(jac: Jacobian, *, definition: str | None = None) -> NoiseScale:
     Larger batches than :math:`\mathcal{B}_\text{simple}` gain little. The ratio of two
     noisy numbers is biased: average both over steps before dividing, as in
     ``NoiseScale(mean_variance, mean_squared_mean).examples``. :math:`|G|^2` of a single
-    batch may be negative.
+    batch may be negative. Of coupled examples the estimates are not unbiased. Inside
+    `jax.shard_map` they are those of the whole batch, equal on all devices.
 
     Args:
       jac: Jacobian of at least two losses, of any shape.
       definition: for coupled examples and losses not ``[B]``: ``"row"`` or
         ``"attribution"``, see `Jacobian.norms`; the rows of both add up to the
-        gradient. The estimates are unbiased for independent examples only.
-
-    Inside `jax.shard_map` they are those of the whole batch, equal on all devices.
+        gradient.
 
     Returns:
       ``NoiseScale(variance, squared_mean)``, scalars in at least float32.

@@ -34,7 +34,7 @@ def deficit(logits: jax.Array, labels: jax.Array) -> jax.Array:
     all other classes ``-softplus(-m)``. Both are exact at either end, and the
     gradient of ``m`` is bounded.
     """
-    if labels.ndim == 2:  # infinite for masked classes, which no target may be
+    if labels.ndim == 2:  # of no class that cannot be the target: it may be masked
         return jnp.where(labels == 0, 0, _deficits(logits))
     is_target = jax.nn.one_hot(labels, logits.shape[1], dtype=jnp.bool_)
     target = jnp.sum(logits, axis=1, where=is_target)
@@ -44,17 +44,13 @@ def deficit(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Softmax cross-entropy with the target, ``[B]``; its mean under probabilities."""
     if labels.ndim == 2:
-        return expect(-jax.nn.log_softmax(logits, axis=1), labels)
+        return expect(jax.nn.softplus(deficit(logits, labels)), labels)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def expect(values: jax.Array, labels: jax.Array) -> jax.Array:
-    """Values of the target, ``[B]``; the mean of all under probabilities.
-
-    The value of a class of probability 0 may be infinite.
-    """
+    """Values of the target, ``[B]``; the mean of all under probabilities."""
     if labels.ndim == 2:
-        values = jnp.where(labels == 0, jnp.zeros_like(values), values)
         return jnp.sum(labels.astype(values.dtype) * values, axis=1)
     return values
 
