@@ -18,6 +18,7 @@ from ltjax.jacobian import NoiseScale as NoiseScale
 from ltjax.jacobian import check as check
 from ltjax.jacobian import clipped_sum as clipped_sum
 from ltjax.jacobian import gram as gram
+from ltjax.jacobian import independent as independent
 from ltjax.jacobian import linearize as linearize
 from ltjax.jacobian import linearize_examples as linearize_examples
 from ltjax.jacobian import linearize_microbatches as linearize_microbatches

@@ -1,5 +1,6 @@
 """Per-example Jacobians as linear operators."""
 
+from ltjax.jacobian._assertion import independent as independent
 from ltjax.jacobian._check import Check as Check
 from ltjax.jacobian._check import check as check
 from ltjax.jacobian._linearize import linearize as linearize

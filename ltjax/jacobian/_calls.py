@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ltjax.jacobian._assertion import asserted_axes
 from ltjax.jacobian._jaxpr import (
     Op,
     Program,
@@ -150,6 +151,9 @@ def has_no_tangents(op: Op) -> bool:
 @rule("custom_vjp_call", mixed=True)
 def _custom_vjp(q: Question) -> list[Axis] | None:
     """What the backward rule says, which alone is the derivative."""
+    asserted = asserted_axes(q.op, q.axes)
+    if asserted is not None:
+        return asserted
     if q.values:
         return q.inner(closed(q.params["call_jaxpr"]), q.axes, True)
     pullback = None if q.params["symbolic_zeros"] else backward(q.op)

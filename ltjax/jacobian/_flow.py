@@ -8,6 +8,9 @@ is needed whole, examples are coupled.
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeGuard
+
+from jax.extend import core
 
 from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._independence import operand_axes
@@ -49,6 +52,11 @@ def active_values(
     return frozenset(active)
 
 
+def is_active(atom: Value | core.Literal, active: frozenset[Value]) -> TypeGuard[Value]:
+    """Whether an operand, a literal perhaps, has a derivative."""
+    return isinstance(atom, Value) and atom in active
+
+
 def follow_examples(
     program: Program,
     size: int,
@@ -84,7 +92,7 @@ def follow_examples(
                 couplings.append((op, position))
 
     for atom, axis in zip(program.outputs, results, strict=True):
-        if isinstance(atom, Value) and atom in active and axis is not None:
+        if is_active(atom, active) and axis is not None:
             uses.setdefault(atom, []).append((None, 0, axis))
     for op in reversed(program.ops):
         for value in op.outputs:
@@ -102,7 +110,7 @@ def follow_examples(
                 both.append(op)
         edges[op] = operands or [SHARED] * len(op.inputs)
         for position, (atom, axis) in enumerate(zip(op.inputs, edges[op], strict=True)):
-            if isinstance(atom, Value) and atom in active and axis is not None:
+            if is_active(atom, active) and axis is not None:
                 uses.setdefault(atom, []).append((op, position, axis))
     for value in program.inputs:
         settle(value)

@@ -73,7 +73,8 @@ class Op:
     def where(self) -> str:
         """The primitive, and the line of the user's program that calls it."""
         line = source_info_util.summarize(self._eqn.source_info)
-        return f"{self.name} ({':'.join(line.rsplit('/', 1)[-1].split(':')[:2])})"
+        place = ":".join(line.rsplit("/", 1)[-1].split(":")[:2])
+        return f"{self.name} ({place})" if place else self.name
 
     def renamed(
         self, inputs: Sequence[Value | core.Literal], outputs: Sequence[Value]

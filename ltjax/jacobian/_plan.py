@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltjax.jacobian._assertion import assertion_of
 from ltjax.jacobian._calls import backward, has_no_tangents
 from ltjax.jacobian._constants import Constants
-from ltjax.jacobian._flow import Flow, active_values
+from ltjax.jacobian._flow import Flow, active_values, is_active
 from ltjax.jacobian._independence import operand_axes
 from ltjax.jacobian._jaxpr import (
     Op,
@@ -81,7 +82,10 @@ class Plan(Part):
         if self.data_ops:
             ops = _list(self.data_ops)
             return f"examples meet in shared values only ({ops}); {share}"
-        return f"examples are independent; {share}"
+        inside = (inner for op in self.flow.edges for inner in nested(op))
+        asserted = _list(op for op in inside if assertion_of(op))
+        word = f", as asserted of {asserted}" if asserted else ""
+        return f"examples are independent{word}; {share}"
 
 
 def make_plan(program: Program, frozen: frozenset[Op] = frozenset()) -> Plan:
@@ -137,7 +141,7 @@ def backward_rules(program: Program) -> dict[Op, frozenset[str]]:
     for op, active in _differentiated(program, program.inputs, program.outputs[:1]):
         if not has_no_tangents(op):
             continue
-        reached = [a in active for a in op.inputs]
+        reached = [is_active(a, active) for a in op.inputs]
         pullback = backward(op, reached)
         if pullback is None:
             found[op] = frozenset([UNKNOWN])
@@ -167,7 +171,7 @@ def _differentiated(
             given = body.inputs
             if op.name in ("checkpoint", "remat", "remat2"):
                 pairs = zip(given, op.inputs, strict=True)
-                given = [v for v, a in pairs if a in active]
+                given = [v for v, a in pairs if is_active(a, active)]
             yield from _differentiated(body, given, body.outputs)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ltjax.jacobian._flow import active_values, follow_examples
+from ltjax.jacobian._flow import active_values, follow_examples, is_active
 from ltjax.jacobian._jaxpr import Op, Program, Value, closed, scan_sizes
 from ltjax.jacobian._loops import unroll
 from ltjax.jacobian._parts import Loop, Part, Tap
@@ -121,11 +121,11 @@ def _body_of_scan(tap: Tap, size: int, active: frozenset[Value]) -> Part | None:
     ends = len(op.inputs) - last
     axes = [*tap.axes[:last], *sliced[:ends]]
     body = closed(op.params["jaxpr"])
-    moved = [_is_active(a, active) for a in op.inputs]
+    moved = [is_active(a, active) for a in op.inputs]
     while True:  # what is carried may become active on the way
         sources = [v for v, m in zip(body.inputs, moved, strict=True) if m]
         inside = active_values(body, sources)
-        carried_on = [_is_active(a, inside) for a in body.outputs[:carried]]
+        carried_on = [is_active(a, inside) for a in body.outputs[:carried]]
         joined = [a or b for a, b in zip(moved[consts:last], carried_on, strict=True)]
         if joined == moved[consts:last]:
             break
@@ -147,7 +147,7 @@ def _with_parts(tap: Tap, size: int, active: frozenset[Value]) -> Tap:
     parts = []
     for program in map(closed, found):
         inputs = zip(program.inputs, op.inputs[first:], strict=True)
-        inside = active_values(program, [v for v, a in inputs if _is_active(a, active)])
+        inside = active_values(program, [v for v, a in inputs if is_active(a, active)])
         shared = [j - first for j in sorted(tap.operands)]
         part = _independent(program, size, inside, shared, tap.axes[first:], results)
         if part is None:
@@ -190,7 +190,3 @@ def _independent(
         if found is not None and (found != axis or found is SHARED):
             return None
     return part
-
-
-def _is_active(atom: object, active: frozenset[Value]) -> bool:
-    return isinstance(atom, Value) and atom in active

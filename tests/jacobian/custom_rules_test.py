@@ -53,6 +53,22 @@ def test_rules_that_only_empty_parameters_reach(wrap):
         assert_products(losses_fn, params, method=method)
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.checkpoint], ids=["", "checkpoint"])
+def test_numbers_among_the_operands(wrap):
+    scale = jax.custom_vjp(lambda z, s: z * s)
+    scale.defvjp(
+        lambda z, s: (z * s, (z, s)), lambda r, g: (g * r[1], (g * r[0]).sum())
+    )
+    x, w = array(1, B, 3), array(2, 3, 3)
+    layer = wrap(lambda z, s: scale(jnp.tanh(z), s))
+
+    def losses_fn(w):
+        return jnp.sum(layer(x @ w, 2.0) ** 2, 1)
+
+    for method in ("auto", "linearize"):
+        assert_products(losses_fn, w, method=method)
+
+
 def _by_tangents(fun):
     """The same function, whose rule differentiates it."""
     rule = jax.custom_jvp(fun)

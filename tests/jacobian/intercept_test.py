@@ -32,7 +32,7 @@ from tests.jacobian.models import (
     vision_transformer,
     weight_norm,
 )
-from tests.jacobian.reference import flops, jacobian
+from tests.jacobian.reference import assert_products, flops, jacobian, side_by_side
 
 INTERCEPTED = [
     mlp,
@@ -350,3 +350,45 @@ def test_stacks_keep_examples_apart(x64, axis):
     found, expected = map(jax.tree.leaves, both(params))
     for got, rows in zip(found, expected, strict=True):
         np.testing.assert_allclose(got, rows, rtol=1e-10, atol=1e-12)
+
+
+def _stacked_views(w, first, second):
+    h = jnp.tanh(jnp.stack([first, second]) @ w)
+    return jnp.square(h[0] - h[1]).sum(1)
+
+
+def _views_side_by_side(w, first, second):
+    h = jnp.tanh(jnp.stack([first, second], 1).reshape(-1, 3) @ w).reshape(-1, 2, 3)
+    return jnp.square(h[:, 0] - h[:, 1]).sum(1)
+
+
+@pytest.mark.parametrize("fun", [_stacked_views, _views_side_by_side])
+def test_two_views_of_each_example(x64, fun):
+    w, views = array(1, 3, 3), (array(2, B, 3), array(3, B, 3))
+    assert jacobian(lambda w: fun(w, *views), w).method == "intercept"
+    assert_products(lambda w: fun(w, *views), w)
+
+
+def test_a_function_of_one_graph(x64):
+    nodes = array(1, B, 4, 3)
+    senders, receivers = np.random.default_rng(0).integers(0, 4, (2, B, 6))
+    params = {"message": array(2, 3, 3), "out": array(3, 3, 2)}
+
+    def loss_fn(p, graph):
+        nodes, senders, receivers = graph
+        messages = jnp.tanh(nodes @ p["message"])[senders]
+        return jnp.square(jax.ops.segment_sum(messages, receivers, 4) @ p["out"]).sum()
+
+    @jax.jit
+    def products(params):
+        batch = nodes, jnp.asarray(senders), jnp.asarray(receivers)
+        _, jac = ltjax.linearize_examples(loss_fn, params, batch)
+        assert jac.method == "intercept"
+        gradients = jax.vmap(jax.grad(loss_fn), (None, 0))(params, batch)
+        return jac.norms(), jac.jvp(params), gradients
+
+    norms, dots, gradients = products(params)
+    rows = side_by_side(gradients)
+    np.testing.assert_allclose(norms, np.linalg.norm(rows, axis=1), rtol=1e-10)
+    flat = np.concatenate([p.ravel() for p in jax.tree.leaves(params)])
+    np.testing.assert_allclose(dots, rows @ flat, rtol=1e-10)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import ltjax
+
 
 def _vjp(forward, backward):
     fun = jax.custom_vjp(forward)
@@ -87,6 +89,26 @@ def symbolic(x):
     return _symbolic(x, jnp.full(x.shape, 2, x.dtype))
 
 
+def _rest(x, axis):
+    """The sum over all other axes."""
+    others = tuple(k for k in range(x.ndim) if k != axis % x.ndim)
+    return x.sum(others, keepdims=True)
+
+
+# Said, and true, to keep the entries of an axis apart.
+asserted = ltjax.independent(lambda x: jnp.sin(x) * _rest(x, 0))
+asserted_last = ltjax.independent(lambda x: jnp.sin(x) * _rest(x, -1), -1, -1)
+asserted_product = ltjax.independent(lambda x, y: jnp.sin(x) * _rest(y, 0))
+asserted_shared = ltjax.independent(lambda x, y: jnp.sin(x) * y.sum(), (0, None))
+
+_times = _vjp(lambda x, s: x * s, lambda xs, g: (g * xs[1], jnp.sum(g * xs[0])))
+
+
+def tempered(x):
+    """With a number among the operands."""
+    return _times(x, 0.5)
+
+
 # Two operands of one shape.
 straight_through = _vjp(lambda z, q: q, lambda _, g: (g, jnp.zeros_like(g)))
 straight_both = _vjp(lambda z, q: q, lambda _, g: (g, g))
@@ -143,12 +165,14 @@ ONE = (
     *("straight_round", "straight_rolled", "nothing", "constant", "clipped"),
     *("normed", "squared", "jvp_identity", "jvp_scaled", "jvp_mixed", "jvp_centred"),
     *("jvp_round", "jvp_rolled", "jvp_by_mean", "by_gradient", "counted", "symbolic"),
+    "tempered",
+    *("asserted", "asserted_last"),
 )
 TWO = (
     *("straight_through", "straight_both", "straight_flipped", "product"),
     *("product_mixed", "add_loss", "add_squared", "crossed", "jvp_unused"),
     *("jvp_unused_mixed", "both", "both_coupled", "leaking", "leaking_coupled"),
-    *("swapped", "pooled"),
+    *("swapped", "pooled", "asserted_product", "asserted_shared"),
 )
 UNUSED = ("add_total", "add_weighted")
 # Rules that are not linear in their cotangents: there is no one Jacobian.
