@@ -10,17 +10,12 @@ import optax
 import pytest
 
 import ltjax
+from tests import quick_compilation
 
 
 def pytest_configure(config):
-    """Compiles quickly, and once for all workers and the processes that tests start.
-
-    Most of the time goes into compilation. At level 1 LLVM leaves out what takes it
-    seconds for a few random numbers; their bits stay the same.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_backend_optimization_level" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=1"
+    """Compiles quickly, and once for all workers and the processes that tests start."""
+    quick_compilation.set_flags()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="compiled-")
         config.add_cleanup(folder.cleanup)

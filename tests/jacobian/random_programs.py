@@ -16,8 +16,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-# Programs run once: time goes to compiling. Read when the first of them is run.
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+from tests import quick_compilation
 
 CHUNK = 20  # programs between two looks at the clock; compiled ones are then dropped
 
@@ -122,7 +121,7 @@ def main() -> None:
     if args.only is not None:
         indices = [args.only]
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+    quick_compilation.set_flags()
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn())
     results = []
     with Progress(*columns, TimeRemainingColumn()) as progress:

@@ -1,6 +1,5 @@
 """All products of a Jacobian against dense rows from plain JAX."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -8,11 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import ltjax
-
-QUICKLY = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 class Told(NamedTuple):
@@ -35,13 +29,9 @@ def jacobian(losses_fn, params, use=None, **options):
     return found[0]
 
 
-# Each program runs once.
-compiled = functools.partial(jax.jit, compiler_options=QUICKLY)
-
-
 def dense(losses_fn, params):
     """Rows ``[B, P]``."""
-    return side_by_side(compiled(jax.jacrev(losses_fn))(params))
+    return side_by_side(jax.jit(jax.jacrev(losses_fn))(params))
 
 
 def side_by_side(rows):
@@ -66,7 +56,7 @@ def assert_products(
     losses_fn, params, *, rows_of=None, definition=None, tolerance=1e-9, method="auto"
 ):
     """Holds every product, in several orders, to the rows of ``rows_of``."""
-    expected, rows = compiled(
+    expected, rows = jax.jit(
         lambda p: (losses_fn(p), jax.jacrev(rows_of or losses_fn)(p))
     )(params)
     rows = side_by_side(rows)
@@ -74,7 +64,7 @@ def assert_products(
     weights = np.linspace(-1, 1, len(rows))
     own = "row" if definition is None else definition
 
-    @compiled
+    @jax.jit
     def products(params):
         losses, jac = ltjax.linearize(losses_fn, params, method=method)
         w = jnp.asarray(weights, losses.dtype)

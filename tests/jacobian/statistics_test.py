@@ -11,7 +11,7 @@ from jax.sharding import AxisType
 
 import ltjax
 from ltjax.jacobian._updates import as_jacobian
-from tests.jacobian.reference import QUICKLY, dense, flat
+from tests.jacobian.reference import dense, flat
 
 SIZE = 6
 X = np.random.default_rng(0).normal(size=(SIZE, 3))
@@ -19,7 +19,6 @@ PARAMS = {
     "w": np.random.default_rng(1).normal(size=(3, 4)),
     "b": np.random.default_rng(2).normal(size=4),
 }
-quickly = functools.partial(jax.jit, compiler_options=QUICKLY)
 
 
 def loss_fn(p, x):
@@ -65,7 +64,7 @@ def test_all_statistics_are_those_of_dense_rows(linearize, params):
     other = np.random.default_rng(3).normal(size=(4, 3))
     limit = np.median(np.linalg.norm(rows, axis=1))
 
-    @quickly
+    @jax.jit
     def found(params):
         _, jac = linearize(params)
         _, second = ltjax.linearize(lambda p: losses_fn(p, other), params)
@@ -101,7 +100,7 @@ def test_projections_keep_inner_products(linearize, params):
     rows = dense(losses_fn, params)
     size = 512
 
-    @quickly
+    @jax.jit
     def found(params, key):
         return ltjax.project(linearize(params)[1], key, size)
 
@@ -120,7 +119,7 @@ def test_sensitivity_of_the_clipped_sum(params):
     """Bounded by C for one example more, by 2C for another in its place."""
     limit = 0.3
 
-    @quickly
+    @jax.jit
     def clipped(params, x):
         _, jac = ltjax.linearize(lambda p: losses_fn(p, x), params)
         return ltjax.clipped_sum(jac, limit)

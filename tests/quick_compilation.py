@@ -1,0 +1,21 @@
+"""Programs of tests run once or twice: nearly all time goes into compiling them."""
+
+import os
+
+import jax
+
+_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def set_flags() -> None:
+    """Has XLA compile quickly, unless the environment sets its optimisation level.
+
+    Takes effect if nothing has run yet, and in processes started from here.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_optimization_level" in given:
+        return
+    flags = [given, _FLAGS]
+    if jax.__version_info__ < (0, 11):  # unknown to later ones
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
