@@ -22,7 +22,7 @@ from benchmarks import (
     timing,
     torch_steps,
 )
-from experiments.models import ModelConfig
+from experiments.models import ModelConfig, xla
 
 SMALL = models.Spec(ModelConfig(name="mlp", hidden=(32,)), (64,), 16)
 
@@ -160,6 +160,17 @@ def test_weights_use_the_statistics_of_the_whole_batch(name):
     assert distance > 1e-5  # statistics of shards would have been seen
 
 
+@pytest.fixture
+def fusion_emitters(monkeypatch):
+    """Those of users: without them, XLA makes loops, whose FLOPs are not counted."""
+    options = {**xla.compiler_options(), "xla_cpu_use_fusion_emitters": True}
+    monkeypatch.setattr(xla, "_CPU_OPTIONS", options)
+    xla.compiler_options.cache_clear()
+    yield
+    xla.compiler_options.cache_clear()
+
+
+@pytest.mark.usefixtures("fusion_emitters")
 def test_table_is_written_as_json_markdown_and_picture(tmp_path, monkeypatch):
     monkeypatch.setitem(models.SPECS, "mlp", models.TINY)
     monkeypatch.setattr(overhead, "METHODS", ("sgd",))

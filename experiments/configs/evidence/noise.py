@@ -1,4 +1,4 @@
-"""Wrong labels: CIFAR-10, 10,000 training images, 12 epochs.
+"""Wrong labels: CIFAR-10, 10,000 training images, 12 epochs, and a long tail of it.
 
 Uniform noise redraws a label from all classes, its own among them, so 40% changes 36%.
 Validation and test labels are clean. Every run holds out the same 1,000 clean images;
@@ -16,6 +16,7 @@ from experiments.methods import (
     GeneralizedCrossEntropy,
     GradTail,
     L2rw,
+    LogitAdjusted,
     MethodConfig,
     MwNet,
     OptimizerConfig,
@@ -27,6 +28,9 @@ _CIFAR10 = DataConfig(name="cifar10", train_size=10_000, val_size=1000, meta_siz
 _UNIF40 = dataclasses.replace(_CIFAR10, noise="uniform", noise_rate=0.4)
 _UNIF60 = dataclasses.replace(_CIFAR10, noise="uniform", noise_rate=0.6)
 _ASYM40 = dataclasses.replace(_CIFAR10, noise="asymmetric", noise_rate=0.4)
+_TAIL40 = dataclasses.replace(
+    _UNIF40, train_size=None, recipe="exponential", factor=0.01
+)
 _HUMAN = dataclasses.replace(_CIFAR10, noise="human_worse")
 
 
@@ -80,6 +84,10 @@ _GRADTAIL = (
     MethodConfig(weighting=GradTail(layers="classifier")),
     "GradTail, gradients of the classifier",
 )
+_LA = (
+    MethodConfig(loss=LogitAdjusted(tau=1.0)),
+    "logit-adjusted loss, tau 1, of the counts of the labels as they are",
+)
 _L2RW = MethodConfig(weighting=L2rw()), "L2RW"
 _MWNET = MethodConfig(weighting=MwNet()), "MW-Net"
 _GDW = MethodConfig(weighting=Gdw()), "GDW"
@@ -127,4 +135,13 @@ PRESETS: dict[str, Preset] = {
     "evidence-noise-human-l2rw": Preset(*_noisy(_HUMAN, _L2RW)),
     "evidence-noise-human-mwnet": Preset(*_noisy(_HUMAN, _MWNET)),
     "evidence-noise-human-gdw": Preset(*_noisy(_HUMAN, _GDW)),
+    # 40% uniform, of a long tail of ratio 100
+    "evidence-noise-tail40-ce": Preset(*_noisy(_TAIL40, _CE)),
+    "evidence-noise-tail40-ce-clean": Preset(*_noisy(_TAIL40, _CE_CLEAN, clean=True)),
+    "evidence-noise-tail40-la": Preset(*_noisy(_TAIL40, _LA)),
+    "evidence-noise-tail40-gce": Preset(*_noisy(_TAIL40, _GCE)),
+    "evidence-noise-tail40-absgd": Preset(*_noisy(_TAIL40, _ABSGD)),
+    "evidence-noise-tail40-gradtail-classifier": Preset(*_noisy(_TAIL40, _GRADTAIL)),
+    "evidence-noise-tail40-mwnet": Preset(*_noisy(_TAIL40, _MWNET)),
+    "evidence-noise-tail40-gdw": Preset(*_noisy(_TAIL40, _GDW)),
 }

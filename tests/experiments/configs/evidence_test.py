@@ -22,6 +22,7 @@ BASELINES = {
     "evidence-noise-unif60": "ce",
     "evidence-noise-asym40": "ce",
     "evidence-noise-human": "ce",
+    "evidence-noise-tail40": "ce",
     "evidence-regression-california": "uniform",
     "evidence-regression-abalone": "uniform",
     "evidence-regression-bike": "uniform",
