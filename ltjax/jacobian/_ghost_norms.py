@@ -25,7 +25,7 @@ from jax import lax
 from ltjax._numerics import at_least_float32, squared_norm
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._gram import Parts, product_squares, row_squares
-from ltjax.jacobian._jaxpr import Value, bodies, dtype_of, shape_of
+from ltjax.jacobian._jaxpr import Value, bodies, dtype_of, scan_sizes, shape_of
 from ltjax.jacobian._parts import LoopTap, Tap
 from ltjax.jacobian._placement import explicit_sharding, reshape
 from ltjax.jacobian._products import each_step
@@ -61,7 +61,12 @@ class TapRows:
     def fits(tap: Tap, position: int) -> bool:
         """Whether the operation can be applied to one example alone."""
         op, axes = tap.op, tap.axes
-        if any(axes[j] is not SHARED for j in tap.operands) or len(tap.results) != 1:
+        if any(axes[j] is not SHARED for j in tap.operands):
+            return False
+        if op.name == "scan":  # one example after the other
+            sizes = scan_sizes(op)
+            return sizes is not None and sizes[1] == 0 and _all_first(tap)
+        if len(tap.results) != 1:
             return False
         if op.name == "gather":
             return isinstance(axes[1], int)
@@ -85,7 +90,10 @@ class TapRows:
     def one(self, example: Any) -> jax.Array:
         """Row of one example."""
         own, cotangents = example
-        op, changed = self.tap.op, {}
+        op = self.tap.op
+        changed: dict[str, Any] = {}
+        if op.name == "scan":
+            changed["length"] = 1
         if op.name == "broadcast_in_dim":
             changed["shape"] = cotangents[0].shape
         if op.name == "tile":
@@ -127,6 +135,11 @@ class TapRows:
 
         _, pullback = jax.vjp(fun, self._shared)
         return pullback(cotangents)[0]
+
+
+def _all_first(tap: Tap) -> bool:
+    """Whether examples are on the first axis wherever they are."""
+    return {*tap.results.values(), *tap.axes} <= {0, SHARED, None}
 
 
 class MaskedRows(TapRows):
@@ -308,6 +321,11 @@ def rows_of(tap: Tap, position: int, operands, cotangents, numbers) -> TapRows:
     return (*kinds, MaskedRows)[0](tap, position, operands, cotangents, numbers)
 
 
+def apart(tap: Tap, position: int) -> bool:
+    """Whether a row never runs a program inside the operation for other examples."""
+    return bool(_fitting(tap, position)) or not bodies(tap.op)
+
+
 def _fitting(tap: Tap, position: int) -> list[type[TapRows]]:
     """Rules for an operation outside of loops; none depends on the number of rows."""
     kinds = (ConvolutionRows, ProductRows, LookupRows, TapRows)
@@ -318,7 +336,7 @@ def _fitting(tap: Tap, position: int) -> list[type[TapRows]]:
 def _mergeable(tap: Tap, position: int) -> bool:
     """Whether iterations of the loops around can become positions of the examples."""
     if not isinstance(tap, LoopTap):
-        return bool(_fitting(tap, position))
+        return bool(_fitting(tap, position)) and not bodies(tap.op)
     pairs = zip(tap.op.stacked, tap.axes, strict=True)
     apart = not tap.op.stacked[position] and all(
         isinstance(axis, int) for stacked, axis in pairs if stacked

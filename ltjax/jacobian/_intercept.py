@@ -28,7 +28,7 @@ from ltjax._numerics import at_least_float32, squared_norm, widest
 from ltjax.jacobian import _ghost_norms
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._evaluate import evaluate
-from ltjax.jacobian._jaxpr import Op, Value, as_array, bodies, read
+from ltjax.jacobian._jaxpr import Op, Value, as_array, read
 from ltjax.jacobian._parts import LoopTap, Part, Tap
 from ltjax.jacobian._placement import positions, zeros
 from ltjax.jacobian._products import along, dots, each_step, gradients, pull, push
@@ -160,10 +160,11 @@ class Intercepted:
         return total
 
     def cheap(self, keep: Sequence[bool]) -> bool:
-        """Whether `squares` never runs a program inside an operation for each row."""
+        """Whether `squares` runs no program of all examples for each row."""
         direct, rest = self._separate({i for i, k in enumerate(keep) if k})
-        opaque = [tap for tap, _ in direct if not tap.parts] + [t for t, *_ in rest]
-        return not any(bodies(tap.op) for tap in opaque)
+        opaque = [(t, j) for t, places in direct if not t.parts for j in places]
+        opaque += [(t, j) for t, j, _ in rest]
+        return all(_ghost_norms.apart(tap, j) for tap, j in opaque)
 
     def rows(self, chunk_size: ChunkSize, fun: Callable = list) -> Any:
         """``fun(row)`` of every row, by default one array for each input."""

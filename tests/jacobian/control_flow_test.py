@@ -9,6 +9,8 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 import ltjax
+from ltjax.jacobian._jaxpr import trace
+from ltjax.jacobian._plan import multiply_adds
 from tests.jacobian.loop_models import (
     LAYERS,
     B,
@@ -26,6 +28,8 @@ from tests.jacobian.loop_models import (
     loss,
     mapped,
     nested,
+    one_by_one,
+    one_by_one_in_every_iteration,
     recurrence,
     scanned_checkpoints,
     shared_checkpoints,
@@ -63,6 +67,8 @@ EVALUATED_AGAIN = [
     checkpointed_scan,
     shared_checkpoints,
     branches,
+    one_by_one,
+    one_by_one_in_every_iteration,
 ]
 
 
@@ -263,3 +269,23 @@ def test_price_of_products_in_loops(checkpoint, dots, norms):
     assert flops(weighted, params, params) <= 1.03 * step
     assert flops(along, params, params) <= dots * step
     assert flops(scaled, params, params) <= norms * step
+
+
+def test_norms_of_mapped_examples_are_one_backward_pass_for_all():
+    """And not one for each: a loop over examples, not a loop in a loop."""
+    params = {"w": jnp.ones((D, D))}
+
+    def work(fun, size):
+        x = jnp.ones((size, T, D))
+        model = lambda p: lax.map(lambda h: jnp.tanh(h @ p["w"]).sum(), x)  # noqa: E731
+        program, _ = trace(lambda p: fun(model, p), params)
+        return sum(map(multiply_adds, program.ops))
+
+    def gradient(model, p):
+        return jax.grad(lambda p: model(p).sum())(p)
+
+    def norms(model, p):
+        return ltjax.linearize(model, p)[1].norms()
+
+    for size in (8, 64):
+        assert work(norms, size) <= 2.5 * work(gradient, size)

@@ -183,6 +183,30 @@ def mapped():
     return lambda p: jax.vmap(loss, (None, 0))(p, losses_fn), params
 
 
+def one_by_one():
+    """`jax.lax.map` over examples, in a loop over layers and after it."""
+    x, params = array(0, B, T, D), {"layers": layers_of(), "out": array(7, D, 2)}
+
+    def losses_fn(p):
+        layer = lambda q: lambda h: jnp.tanh(h @ q["w"] + q["b"][None])  # noqa: E731
+        h = lax.scan(lambda h, q: (lax.map(layer(q), h), None), x, p["layers"])[0]
+        return lax.map(lambda h: jnp.square(h @ p["out"]).sum(), h)
+
+    return losses_fn, params
+
+
+def one_by_one_in_every_iteration():
+    """The same layer in all iterations, so that their terms meet."""
+    x, params = array(0, B, T, D), {"w": array(1, D, D), "out": array(7, D, 2)}
+
+    def losses_fn(p):
+        layer = lambda h: jnp.tanh(h @ p["w"])  # noqa: E731
+        h = lax.fori_loop(0, 3, lambda _, h: lax.map(layer, h), x)
+        return jnp.square(h @ p["out"]).sum((1, 2))
+
+    return losses_fn, params
+
+
 def block(h, p):
     """Attention within an example, and what follows it."""
     n = h / jnp.sqrt(1 + jnp.square(h).mean(-1, keepdims=True))
