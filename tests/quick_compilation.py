@@ -7,6 +7,7 @@ import jax
 # At level 0 without emitters, gradients of maxima were wrong: the maximum is computed
 # twice there, with other bits.
 _FLAGS = "--xla_backend_optimization_level=1"
+HAS_EMITTERS_FLAG = jax.__version_info__ < (0, 11)
 
 
 def set_flags() -> None:
@@ -18,6 +19,6 @@ def set_flags() -> None:
     if "xla_backend_optimization_level" in given:
         return
     flags = [given, _FLAGS]
-    if jax.__version_info__ < (0, 11):  # unknown to later ones
+    if HAS_EMITTERS_FLAG and "xla_cpu_use_fusion_emitters" not in given:
         flags.append("--xla_cpu_use_fusion_emitters=false")
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()

@@ -110,7 +110,7 @@ NOISE = Question(
         Comparison("evidence-noise-unif60", "60% uniform"),
         Comparison("evidence-noise-asym40", "40% asymmetric"),
         Comparison("evidence-noise-human", "labels by people, 40% wrong"),
-        Comparison("evidence-noise-tail40", "40% uniform, long tail of ratio 100"),
+        Comparison("evidence-noise-tail40", "40% uniform in a tail of ratio 100"),
     ),
 )
 REGRESSION = Question(

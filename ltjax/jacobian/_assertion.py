@@ -1,10 +1,11 @@
-"""A user's word that a function keeps examples apart, where it cannot be proved."""
+"""Assertions of the user that a function keeps examples apart."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend import source_info_util
+from jax.extend import core, source_info_util
 
 from ltjax.jacobian._jaxpr import Op
 from ltjax.jacobian._rules import SHARED, Axis
@@ -13,43 +14,44 @@ source_info_util.register_exclusion(__file__)  # messages name the user's line
 
 
 class Assertion(NamedTuple):
-    """Axes of the examples in flat arguments and results; None where there is none."""
+    """What is asserted of a function."""
 
-    arguments: tuple[int | None, ...]
-    results: tuple[int | None, ...]
+    name: str
+    arguments: tuple[Axis, ...]  # axes of the examples in flat arguments
+    results: tuple[Axis, ...]
 
 
 def independent(
     fun: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0
 ) -> Callable[..., Any]:
-    """``fun``, with your word that it keeps examples apart.
+    """``fun``, with the assertion that it keeps examples apart.
 
-    For functions without parameters that `linearize` cannot look into, such as
-    attention written in Pallas: examples are followed through them as you say, and
-    products are intercepted, where they would be made in forward mode and norms cost
-    one backward pass for each example. Values and gradients are those of ``fun``.
+    For functions that `linearize` cannot look into, such as attention written in
+    Pallas. Examples are followed through them as asserted, and products are
+    intercepted; otherwise they are made in forward mode, and norms cost one backward
+    pass for each example. Values and gradients are those of ``fun``.
 
     **Nothing is proved.** Entry ``i`` of a result must depend on entry ``i`` of the
-    arguments and on what all examples share, and its derivative must be linear in the
-    cotangents. If that is not so, products with the Jacobian are wrong; `check` tells.
+    arguments and on what all examples share. If it does not, products with the Jacobian
+    are wrong; `check` detects that. `Jacobian.reason` names ``fun``.
 
-    A `jax.vmap` around the returned function takes the word back, so put it inside. As
-    with `jax.custom_vjp`, nothing that ``fun`` closes over can have a gradient, and
-    where products cannot be intercepted for another reason, ``jvp`` needs a derivative
-    that JAX can transpose.
+    The assertion is ignored under an outer `jax.vmap`: put ``jax.vmap`` inside. As with
+    `jax.custom_vjp`, there is no forward mode: where products cannot be intercepted for
+    another reason, ``jvp`` needs derivatives that JAX can transpose.
 
     Args:
-      fun: ``(*args) -> results``, trees of arrays.
+      fun: ``(*args) -> results``, trees of arrays. Bind options that are not arrays
+        with `functools.partial`.
       in_axes: axis of the examples in the arguments, as in `jax.vmap`: an integer, None
         for what all examples share, or a tuple with one of these, or a tree of them,
-        for each argument.
+        for each argument. All examples share what ``fun`` closes over.
       out_axes: the same for the results. A result with None may mix examples.
 
     Returns:
       A function with the arguments and results of ``fun``.
 
     Raises:
-      TypeError: if ``fun`` cannot be called.
+      TypeError: if ``fun`` cannot be called, or an axis is no integer.
       ValueError: when the returned function is called, if an axis does not fit the
         arrays or their sizes along the axes differ.
 
@@ -70,25 +72,22 @@ def independent(
     if not callable(fun):
         raise TypeError(f"fun must be a function, got {type(fun).__name__}.")
 
+    @functools.wraps(fun)
     def asserted(*args):
-        @jax.custom_vjp
-        def call(*args):
-            return fun(*args)
-
-        def forward(*args):
-            return jax.vjp(fun, *args)
-
-        def backward(pullback, cotangents):
-            return pullback(cotangents)
-
-        out = jax.eval_shape(fun, *args)
-        assertion = Assertion(
-            _flat_axes("in_axes", in_axes, args), _flat_axes("out_axes", out_axes, out)
+        jaxpr, shapes = jax.make_jaxpr(fun, return_shape=True)(*args)
+        arguments = _flat_axes("in_axes", in_axes, args)
+        results = _flat_axes("out_axes", out_axes, shapes)
+        _check_sizes(arguments, args, results, shapes)
+        shared = (SHARED,) * len(jaxpr.consts)
+        name = getattr(fun, "__name__", type(fun).__name__)
+        call = _with_assertion(
+            lambda consts, *xs: core.jaxpr_as_fun(
+                core.ClosedJaxpr(jaxpr.jaxpr, consts)
+            )(*xs),
+            Assertion(name, (*shared, *arguments), results),
         )
-        _check_sizes(assertion.arguments, args, assertion.results, out)
-        backward.assertion = assertion  # type: ignore[attr-defined]
-        call.defvjp(forward, backward)
-        return call(*args)
+        flat = call(jaxpr.consts, *jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 
     return asserted
 
@@ -105,44 +104,68 @@ def asserted_axes(op: Op, axes: Sequence[Axis]) -> list[Axis] | None:
     if assertion is None:
         return None
     pairs = zip(axes, assertion.results, strict=True)
-    if any(axis is not None and axis != own for axis, own in pairs):
+    if any(axis not in (None, own) or axis == SHARED for axis, own in pairs):
         return None
-    captured = [None] * (len(op.inputs) - len(assertion.arguments))
-    return [SHARED if k is None else k for k in (*captured, *assertion.arguments)]
+    return list(assertion.arguments)
 
 
-def _flat_axes(name: str, axes: Any, tree: Any) -> tuple[int | None, ...]:
-    """One axis, not negative, or None for each array of a tree."""
+def _with_assertion(fun: Callable[..., Any], assertion: Assertion):
+    """``fun`` with a backward rule that carries the assertion; it is JAX's own."""
+    call = jax.custom_vjp(fun)
+
+    def backward(pullback, cotangents):
+        return pullback(cotangents)
+
+    backward.assertion = assertion  # type: ignore[attr-defined]
+    call.defvjp(lambda *args: jax.vjp(fun, *args), backward)
+    return call
+
+
+def _flat_axes(name: str, axes: Any, tree: Any) -> tuple[Axis, ...]:
+    """An axis, not negative, or `SHARED` for each array of a tree."""
+    axes = tuple(axes) if isinstance(axes, list) else axes
+    marked = jax.tree.map(
+        lambda axis: SHARED if axis is None else axis, axes, is_leaf=lambda x: x is None
+    )
     try:
-        full = jax.tree.broadcast(axes, tree, is_leaf=lambda x: x is None)
+        flat = jax.tree.leaves(jax.tree.broadcast(marked, tree))
     except ValueError as error:
         structure = jax.tree.structure(tree)
         raise ValueError(
             f"{name} must be a prefix of the tree {structure}, got {axes!r}."
         ) from error
-    flat = jax.tree.leaves(full, is_leaf=lambda x: x is None)
-    found = []
-    for axis, x in zip(flat, jax.tree.leaves(tree), strict=True):
-        shape = jax.numpy.shape(x)
-        if axis is not None and not -len(shape) <= axis < len(shape):
-            raise ValueError(f"{name} must be axes, got {axis} for shape {shape}.")
-        found.append(None if axis is None else axis % len(shape))
-    return tuple(found)
+    return tuple(
+        _axis(name, axis, jax.numpy.shape(x))
+        for axis, x in zip(flat, jax.tree.leaves(tree), strict=True)
+    )
+
+
+def _axis(name: str, axis: Any, shape: tuple[int, ...]) -> Axis:
+    if axis is SHARED:
+        return SHARED
+    if not isinstance(axis, int) or isinstance(axis, bool):
+        raise TypeError(f"{name} must hold integers or None, got {axis!r}.")
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(f"{name} must be axes of the arrays, got {axis} for {shape}.")
+    return axis % len(shape)
 
 
 def _check_sizes(
-    in_axes: Sequence[int | None], args: Any, out_axes: Sequence[int | None], out: Any
+    in_axes: Sequence[Axis], args: Any, out_axes: Sequence[Axis], out: Any
 ) -> None:
     """One number of examples everywhere."""
-    sizes = {
-        jax.numpy.shape(x)[axis]
+    if all(axis is SHARED for axis in in_axes):
+        raise ValueError("in_axes must name an axis of the examples, got none.")
+    found = [
+        [
+            jax.numpy.shape(x)[axis]
+            for axis, x in zip(axes, jax.tree.leaves(tree), strict=True)
+            if isinstance(axis, int)
+        ]
         for axes, tree in ((in_axes, args), (out_axes, out))
-        for axis, x in zip(axes, jax.tree.leaves(tree), strict=True)
-        if axis is not None
-    }
-    if all(axis is None for axis in in_axes):
-        raise ValueError("in_axes must name an axis of the examples, got None alone.")
-    if len(sizes) > 1:
+    ]
+    if len({*found[0], *found[1]}) > 1:
         raise ValueError(
-            f"in_axes and out_axes must be axes of one size, got sizes {sorted(sizes)}."
+            "in_axes and out_axes must be axes of one size, "
+            f"got {found[0]} in arguments and {found[1]} in results."
         )

@@ -78,7 +78,7 @@ def linearize(
         _refuse_nonlinear(rules)
     plan = make_plan(program) if len(shape) == 1 else None
     reason = plan.reason if plan else f"the outputs have shape {shape}, not (B,)"
-    possible = plan is not None and plan.independent and plan.on_one_mesh
+    possible = plan is not None and plan.can_be_intercepted
     if method == "intercept" and not possible:
         raise ValueError(f"method='intercept' is impossible here: {reason}.")
     pays = method == "intercept" or (plan is not None and plan.intercepted >= 0.5)

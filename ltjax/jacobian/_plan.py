@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltjax.jacobian._assertion import assertion_of
+from ltjax.jacobian._assertion import asserted_axes, assertion_of
 from ltjax.jacobian._calls import backward, has_no_tangents
 from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._flow import Flow, active_values, is_active
@@ -48,17 +48,24 @@ class Plan(Part):
     Attributes:
       data_ops: operations in which data enters that could be a whole batch.
       obstacle: why rows cannot be read off the taps, or an empty string.
+      without_tangents: operations with parameters that have no forward mode.
       intercepted: share of the multiply-adds whose input tangents the taps save.
     """
 
     data_ops: tuple[Op, ...]
     obstacle: str
+    without_tangents: tuple[Op, ...]
     intercepted: float
 
     @property
     def independent(self) -> bool:
         """Whether no example is known to influence the loss of another."""
         return not (self.flow.couplings or self.flow.unknown or self.obstacle)
+
+    @property
+    def can_be_intercepted(self) -> bool:
+        """Whether all products can be read off the taps."""
+        return self.independent and self.on_one_mesh and not self.without_tangents
 
     @property
     def on_one_mesh(self) -> bool:
@@ -76,16 +83,18 @@ class Plan(Part):
         if self.flow.couplings:
             ops = _list(op for op, _ in self.flow.couplings)
             return f"examples influence each other through {ops}"
+        if self.without_tangents:
+            ops = _list(self.without_tangents)
+            return f"a custom_vjp of parameters has no tangents: {ops}"
         if not self.on_one_mesh:
             return "axes of the mesh are explicit for some values, automatic for others"
         share = f"{self.intercepted:.0%} of the products are intercepted"
+        names = ", ".join(_asserted(self.flow))
+        asserted = f", as asserted of {names}" if names else ""
         if self.data_ops:
             ops = _list(self.data_ops)
-            return f"examples meet in shared values only ({ops}); {share}"
-        inside = (inner for op in self.flow.edges for inner in nested(op))
-        asserted = _list(op for op in inside if assertion_of(op))
-        word = f", as asserted of {asserted}" if asserted else ""
-        return f"examples are independent{word}; {share}"
+            return f"examples meet in shared values only ({ops}){asserted}; {share}"
+        return f"examples are independent{asserted}; {share}"
 
 
 def make_plan(program: Program, frozen: frozenset[Op] = frozenset()) -> Plan:
@@ -100,6 +109,7 @@ def make_plan(program: Program, frozen: frozenset[Op] = frozenset()) -> Plan:
         **vars(part),
         data_ops=_data_ops(program, size, part.flow, trained),
         obstacle=_obstacle(part),
+        without_tangents=_without_tangents(part),
         intercepted=saved / total if total else 1.0,
     )
 
@@ -114,7 +124,7 @@ def freeze(plan: Plan) -> Plan:
         return plan
     frozen = make_plan(plan.program, _statistics(plan))
     _require_no_data(frozen)
-    if not frozen.independent:
+    if not frozen.independent or frozen.without_tangents:
         raise NoDefinition(frozen.reason)
     return frozen
 
@@ -129,8 +139,8 @@ def attribute(plan: Plan) -> Plan:
         if any(plan.made_of.get(v) for v in op.outputs):
             raise NoDefinition(f"parameters enter the statistic {op.where} directly")
     _require_no_data(plan)
-    if plan.obstacle:
-        raise NoDefinition(plan.obstacle)
+    if plan.obstacle or plan.without_tangents:
+        raise NoDefinition(plan.reason)
     return plan
 
 
@@ -197,10 +207,24 @@ def _obstacle(part: Part) -> str:
         return "the losses are a parameter themselves"
     if both:
         return f"{_list(both)} returns shared values and examples"
-    for op in (*part.taps, *part.shared_ops):
-        if any(map(has_no_tangents, nested(op))):
-            return f"a custom_vjp of parameters has no tangents: {op.where}"
     return ""
+
+
+def _without_tangents(part: Part) -> tuple[Op, ...]:
+    ops = (*part.taps, *part.shared_ops)
+    return tuple(op for op in ops if any(map(has_no_tangents, nested(op))))
+
+
+def _asserted(flow: Flow) -> list[str]:
+    """Names of functions that are followed as asserted, or may be within operations."""
+    found = [op for op in flow.edges if _is_asserted(op, flow)]
+    held = (inner for op in flow.edges for body in bodies(op) for inner in body.ops)
+    found += [inner for op in held for inner in nested(op)]
+    return sorted({a.name for a in map(assertion_of, found) if a})
+
+
+def _is_asserted(op: Op, flow: Flow) -> bool:
+    return asserted_axes(op, [flow.axes.get(v) for v in op.outputs]) is not None
 
 
 def _data_ops(
@@ -239,7 +263,9 @@ def _data_ops(
     return tuple(
         op
         for op, edges in flow.edges.items()
-        if any(v in trained for v in op.values) and meet(op, edges)
+        if any(v in trained for v in op.values)
+        and not _is_asserted(op, flow)
+        and meet(op, edges)
     )
 
 

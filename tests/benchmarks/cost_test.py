@@ -23,6 +23,7 @@ from benchmarks import (
     torch_steps,
 )
 from experiments.models import ModelConfig, xla
+from tests.quick_compilation import HAS_EMITTERS_FLAG
 
 SMALL = models.Spec(ModelConfig(name="mlp", hidden=(32,)), (64,), 16)
 
@@ -163,7 +164,9 @@ def test_weights_use_the_statistics_of_the_whole_batch(name):
 @pytest.fixture
 def fusion_emitters(monkeypatch):
     """Those of users: without them, XLA makes loops, whose FLOPs are not counted."""
-    options = {**xla.compiler_options(), "xla_cpu_use_fusion_emitters": True}
+    options = dict(xla.compiler_options())
+    if HAS_EMITTERS_FLAG:
+        options["xla_cpu_use_fusion_emitters"] = True
     monkeypatch.setattr(xla, "_CPU_OPTIONS", options)
     xla.compiler_options.cache_clear()
     yield

@@ -1,12 +1,13 @@
-"""Functions that are said to keep examples apart."""
+"""Functions that are asserted to keep examples apart."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 
 import ltjax
-from tests.jacobian.reference import array, assert_products, dense, jacobian
+from tests.jacobian.reference import array, assert_products, dense, flat, jacobian
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -52,19 +53,33 @@ attention.defvjp(
 )
 
 
-def transformer(attend, wrap=lambda f: f, loop=False):
-    """Two layers of attention, in a loop perhaps, and losses of examples."""
+def _wrap_nothing(f):
+    return f
+
+
+def transformer(attend, kernel=_wrap_nothing, layer=_wrap_nothing, loop=False):
+    """Two layers of attention, in a loop perhaps, and losses of examples.
+
+    Args:
+      attend: the kernel.
+      kernel: what is around it, such as `jax.checkpoint`.
+      layer: what is around a layer.
+      loop: whether layers are in a `lax.scan`.
+    """
     x = array(1, B, STEPS, WIDTH)
 
-    def layer(h, w):
+    @layer
+    def one(h, w):
+        mask = jnp.tril(jnp.ones((STEPS, STEPS), bool))  # which the kernel closes over
         q, k, v = jnp.moveaxis(jnp.einsum("btd,ndk->nbtk", h, w), 0, 0)
-        return wrap(attend)(q, k, v) + h, None
+        masked = kernel(lambda q, k, v: jnp.where(mask[0, 0], attend(q, k, v), 0))
+        return masked(q, k, v) + h
 
     def losses_fn(p):
         if loop:
-            h, _ = jax.lax.scan(layer, x, p["w"])
+            h, _ = jax.lax.scan(lambda h, w: (one(h, w), None), x, p["w"])
         else:
-            h = layer(layer(x, p["w"][0])[0], p["w"][1])[0]
+            h = one(one(x, p["w"][0]), p["w"][1])
         return jnp.square(h @ p["out"]).sum((1, 2))
 
     return losses_fn
@@ -74,31 +89,111 @@ def _params():
     return {"w": array(2, 2, 3, WIDTH, WIDTH) / 3, "out": array(3, WIDTH, 2)}
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.checkpoint], ids=["", "checkpoint"])
+@pytest.mark.parametrize(
+    "wrap", [_wrap_nothing, jax.checkpoint], ids=["", "checkpoint"]
+)
 @pytest.mark.parametrize("loop", [False, True], ids=["", "scan"])
 def test_a_kernel_is_intercepted(loop, wrap):
-    losses_fn = transformer(ltjax.independent(attention), wrap, loop)
+    def kernel(fun):
+        return wrap(ltjax.independent(fun))
+
+    losses_fn = transformer(attention, kernel, loop=loop)
     told = jacobian(losses_fn, _params())
     assert told.method == "intercept"
-    # A checkpoint around the function itself knows no line that calls it.
-    line = "" if wrap is jax.checkpoint else " (assertion_test.py:"
-    assert f"as asserted of custom_vjp_call{line}" in told.reason
+    assert "independent, as asserted of <lambda>;" in told.reason
     assert_products(losses_fn, _params(), rows_of=transformer(_attend))
 
 
-def test_without_a_word_nothing_is_known_of_a_kernel():
-    assert jacobian(transformer(attention), _params()).method == "linearize"
+@pytest.mark.parametrize("loop", [False, True], ids=["", "scan"])
+def test_norms_of_a_checkpointed_layer(loop):
+    """Its products with directions have no forward mode."""
+    losses_fn = transformer(attention, ltjax.independent, jax.checkpoint, loop)
+    params = _params()
+    told = jacobian(losses_fn, params)
+    assert told.method == "linearize"
+    assert "a custom_vjp of parameters has no tangents" in told.reason
+
+    @jax.jit
+    def products(params):
+        losses, jac = ltjax.linearize(losses_fn, params)
+        return jac.norms(), jac.vjp(losses), losses
+
+    norms, weighted, losses = products(params)
+    rows = dense(transformer(_attend), params)
+    np.testing.assert_allclose(norms, np.linalg.norm(rows, axis=1), rtol=1e-9)
+    np.testing.assert_allclose(flat(weighted), losses @ rows, rtol=1e-9)
 
 
-def test_vmap_takes_the_word_back():
-    """It would be about other axes then."""
-    per_step = jax.vmap(ltjax.independent(jnp.fft.irfft), 1, 1)
-    x, w = array(1, B, STEPS, WIDTH), array(2, WIDTH, WIDTH)
+def test_nothing_is_known_of_a_kernel():
+    told = jacobian(transformer(attention), _params())
+    assert told.method == "linearize"
+    assert "known to stay apart in custom_vjp_call (assertion_test.py" in told.reason
+
+
+def test_an_outer_vmap_ignores_the_assertion():
+    """Axis 1 of the function is axis 2 then, and axis 1 that of vmap."""
+    shifted = jax.vmap(ltjax.independent(lambda h: h + jnp.roll(h, 1, 0), 1, 1), 1, 1)
+    x, w = array(1, WIDTH, WIDTH, WIDTH), array(2, WIDTH, WIDTH)
 
     def losses_fn(w):
-        return jnp.square(per_step(x @ w)).sum((1, 2))
+        return jnp.square(shifted(x @ w)).sum((0, 2))
 
     assert "asserted" not in jacobian(losses_fn, w).reason
+    assert_products(losses_fn, w, definition="row")
+
+
+def test_what_the_function_closes_over_may_have_a_gradient():
+    x, params = array(1, B, WIDTH), {"w": array(2, WIDTH, 3), "s": array(3, 3)}
+
+    def losses_fn(p):
+        scaled = ltjax.independent(lambda h: h * jnp.tanh(p["s"])[None])
+        return jnp.square(scaled(x @ p["w"])).sum(1)
+
+    assert_products(losses_fn, params, definition="row")
+
+
+def test_a_table_that_all_examples_share():
+    """It is no batch statistic, though it has a row for every example."""
+    table = array(5, WIDTH, WIDTH)
+    turned = ltjax.independent(lambda h, t: h @ t, (0, None))
+    x, w = array(1, WIDTH, WIDTH), array(2, WIDTH, WIDTH)
+
+    def losses_fn(w):
+        return jnp.square(turned(x @ w, table)).sum(1)
+
+    assert "examples are independent, as asserted" in jacobian(losses_fn, w).reason
+    assert_products(losses_fn, w)
+    assert_products(losses_fn, w, definition="frozen")
+
+
+def test_an_assertion_that_was_not_needed_is_not_named():
+    x, w = array(1, B, WIDTH), array(2, WIDTH, WIDTH)
+    double = ltjax.independent(lambda h: h * 2, 1, 1)
+    told = jacobian(lambda w: double(x @ w).sum(1), w)
+    assert told.method == "intercept"
+    assert "asserted" not in told.reason
+
+
+def test_arguments_and_results_that_are_none():
+    x, w = array(1, B, WIDTH), array(2, WIDTH, WIDTH)
+    fun = ltjax.independent(lambda h, mask=None: (h * 2, None), (0, None))
+
+    def losses_fn(w):
+        return jnp.square(fun(jnp.tanh(x @ w), None)[0]).sum(1)
+
+    assert_products(losses_fn, w)
+
+
+def test_integers_and_results_on_other_axes():
+    x, w = array(1, B, WIDTH), array(2, WIDTH, WIDTH)
+    fun = ltjax.independent(
+        lambda h, n: (jnp.where(n[:, None] > 1, h, 2 * h), (h + 1).T, n), 0, (0, 1, 0)
+    )
+
+    def losses_fn(w):
+        first, second, n = fun(jnp.tanh(x @ w), jnp.arange(B))
+        return jnp.square(first + jnp.sin(second).T).sum(1) * n.astype(x.dtype)
+
     assert_products(losses_fn, w)
 
 
@@ -152,10 +247,11 @@ def test_parameters_may_be_arguments():
     def losses_fn(p):
         return jnp.square(scaled(x @ p["w"], p["s"])).sum(1)
 
+    assert "custom_vjp of parameters" in jacobian(losses_fn, params).reason
     assert_products(losses_fn, params, definition="row")
 
 
-def test_check_finds_a_false_word():
+def test_check_finds_a_false_assertion():
     mixed = ltjax.independent(lambda h: h + h.mean(0, keepdims=True))
     x, w = array(1, B, WIDTH), array(2, WIDTH, 3)
 
@@ -174,20 +270,40 @@ def test_values_and_gradients_are_those_of_the_function():
     assert jnp.allclose(rows, jnp.broadcast_to(x[:, None], (B, 3)))
 
 
+def test_it_looks_like_the_function():
+    def attend(q):
+        """Attention."""
+        return q
+
+    fun = ltjax.independent(attend, [0])
+    assert (fun.__name__, fun.__doc__) == ("attend", "Attention.")
+    assert jnp.array_equal(fun(jnp.ones(3)), jnp.ones(3))
+
+
 @pytest.mark.parametrize(
-    ("axes", "message"),
+    ("axes", "error", "message"),
     [
-        (((0, 0, 0), 0), r"in_axes must be a prefix of the tree .*got \(0, 0, 0\)"),
-        ((0, (0, 0)), r"out_axes must be a prefix of the tree .*got \(0, 0\)"),
-        ((2, 0), r"in_axes must be axes, got 2 for shape \(4, 5\)"),
-        (((0, 1), 0), r"axes of one size, got sizes \[4, 5\]"),
-        ((0, 1), r"axes of one size, got sizes \[4, 5\]"),
-        ((None, None), "in_axes must name an axis of the examples, got None alone"),
+        (((0, 0, 0), 0), ValueError, r"in_axes must be a prefix .*got \(0, 0, 0\)"),
+        ((0, (0, 0)), ValueError, r"out_axes must be a prefix .*got \(0, 0\)"),
+        ((2, 0), ValueError, r"in_axes must be axes of the arrays, got 2 for \(4, 5\)"),
+        (((0, 1), 0), ValueError, r"one size, got \[4, 5\] in arguments and \[4\] in"),
+        (
+            (0, 1),
+            ValueError,
+            r"one size, got \[4, 4\] in arguments and \[5\] in",
+        ),
+        (
+            (None, None),
+            ValueError,
+            "in_axes must name an axis of the examples",
+        ),
+        (("a", 0), TypeError, "in_axes must hold integers or None, got 'a'"),
+        ((True, 0), TypeError, "in_axes must hold integers or None, got True"),
     ],
 )
-def test_axes_that_do_not_fit(axes, message):
+def test_axes_that_do_not_fit(axes, error, message):
     fun = ltjax.independent(jnp.add, *axes)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         fun(jnp.zeros((B, WIDTH)), jnp.zeros((B, WIDTH)))
 
 

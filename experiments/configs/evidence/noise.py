@@ -1,4 +1,4 @@
-"""Wrong labels: CIFAR-10, 10,000 training images, 12 epochs, and a long tail of it.
+"""Wrong labels: CIFAR-10, 10,000 training images or a long tail, 12 epochs.
 
 Uniform noise redraws a label from all classes, its own among them, so 40% changes 36%.
 Validation and test labels are clean. Every run holds out the same 1,000 clean images;
@@ -28,6 +28,9 @@ _CIFAR10 = DataConfig(name="cifar10", train_size=10_000, val_size=1000, meta_siz
 _UNIF40 = dataclasses.replace(_CIFAR10, noise="uniform", noise_rate=0.4)
 _UNIF60 = dataclasses.replace(_CIFAR10, noise="uniform", noise_rate=0.6)
 _ASYM40 = dataclasses.replace(_CIFAR10, noise="asymmetric", noise_rate=0.4)
+# Of ratio 100 before the noise: 11,909 images. Noise redraws labels from all classes
+# alike, so the noisy labels have a ratio of about 7, and few of the rarest class's are
+# right.
 _TAIL40 = dataclasses.replace(
     _UNIF40, train_size=None, recipe="exponential", factor=0.01
 )
@@ -86,7 +89,7 @@ _GRADTAIL = (
 )
 _LA = (
     MethodConfig(loss=LogitAdjusted(tau=1.0)),
-    "logit-adjusted loss, tau 1, of the counts of the labels as they are",
+    "logit-adjusted loss, tau 1, of the counts of the noisy labels",
 )
 _L2RW = MethodConfig(weighting=L2rw()), "L2RW"
 _MWNET = MethodConfig(weighting=MwNet()), "MW-Net"
@@ -135,7 +138,7 @@ PRESETS: dict[str, Preset] = {
     "evidence-noise-human-l2rw": Preset(*_noisy(_HUMAN, _L2RW)),
     "evidence-noise-human-mwnet": Preset(*_noisy(_HUMAN, _MWNET)),
     "evidence-noise-human-gdw": Preset(*_noisy(_HUMAN, _GDW)),
-    # 40% uniform, of a long tail of ratio 100
+    # 40% uniform, in a long tail of ratio 100
     "evidence-noise-tail40-ce": Preset(*_noisy(_TAIL40, _CE)),
     "evidence-noise-tail40-ce-clean": Preset(*_noisy(_TAIL40, _CE_CLEAN, clean=True)),
     "evidence-noise-tail40-la": Preset(*_noisy(_TAIL40, _LA)),
