@@ -106,10 +106,10 @@ _ABSGD_TWO_STAGE = _Row(
     MethodConfig(weighting=Absgd(temperature=2.0, start_epoch=7)),
 )
 _ABSGD_LDAM = _Row(
-    "LDAM-DRW, ABSGD from epoch 10",
+    "LDAM-DRW, ABSGD from epoch 10; its losses go up to 70, hence the temperature",
     MethodConfig(
         loss=Ldam(beta=0.9999, start_epoch=_LATE),
-        weighting=Absgd(temperature=5.0, start_epoch=_LATE),
+        weighting=Absgd(temperature=50.0, start_epoch=_LATE),
     ),
     head="cosine",
 )
