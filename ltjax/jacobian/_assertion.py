@@ -35,6 +35,8 @@ def independent(
     arguments and on what all examples share. If it does not, products with the Jacobian
     are wrong; `check` detects that. `Jacobian.reason` names ``fun``.
 
+    Outside of `jax.jit`, ``fun`` is traced in every call.
+
     The assertion is ignored under an outer `jax.vmap`: put ``jax.vmap`` inside. As with
     `jax.custom_vjp`, there is no forward mode: where products cannot be intercepted for
     another reason, ``jvp`` needs derivatives that JAX can transpose.
