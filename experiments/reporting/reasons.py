@@ -139,8 +139,7 @@ def _wrong_labels(lines: list[Line], path: Path) -> None:
             for key, (name, style) in zip(keys, kinds, strict=True):
                 epochs, values = relative_weights(group, key)
                 plots.band(ax, epochs, values, name, label=name, **style)
-            ax.set(title=label)
-            ax.set_ylim(bottom=0)
+            ax.set(title=label, ylim=(0, 1.05 * ax.get_ylim()[1]))
             plots.outer_labels(ax, "epoch", "mean weight")
         ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside right center")
 
