@@ -107,6 +107,7 @@ NOISE = Question(
     ),
     (
         Comparison("evidence-noise-unif40", "40% uniform"),
+        Comparison("evidence-noise-memory40", "40% uniform, memorised"),
         Comparison("evidence-noise-unif60", "60% uniform"),
         Comparison("evidence-noise-asym40", "40% asymmetric"),
         Comparison("evidence-noise-human", "labels by people, 40% wrong"),

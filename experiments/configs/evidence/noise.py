@@ -1,5 +1,8 @@
 """Wrong labels: CIFAR-10, 10,000 training images or a long tail, 12 epochs.
 
+The 12 epochs end before wrong labels are learned by heart. "Memory" is 30 epochs
+without augmentation, in which plain training fits nearly all of them.
+
 Uniform noise redraws a label from all classes, its own among them, so 40% changes 36%.
 Validation and test labels are clean. Every run holds out the same 1,000 clean images;
 "clean" trains on them as well: the baseline of methods with a meta set.
@@ -38,9 +41,16 @@ _HUMAN = dataclasses.replace(_CIFAR10, noise="human_worse")
 
 
 def _noisy(
-    data: DataConfig, method: tuple[MethodConfig, str], *, clean: bool = False
+    data: DataConfig,
+    method: tuple[MethodConfig, str],
+    *,
+    clean: bool = False,
+    memory: bool = False,
 ) -> tuple[TrainConfig, str]:
-    """The common recipe and what a run is; ``clean`` trains on clean images as well."""
+    """The common recipe and what a run is.
+
+    ``clean`` trains on clean images as well, ``memory`` until labels are memorised.
+    """
     config = TrainConfig(
         data=dataclasses.replace(data, train_on_meta=clean),
         model=ModelConfig(name="patchify", width=32),
@@ -52,11 +62,11 @@ def _noisy(
             schedule="cosine",
             warmup_epochs=1,
         ),
-        epochs=12,
+        epochs=30 if memory else 12,
         batch_size=128,
         meta_batch_size=100,
-        crop=4,
-        flip=True,
+        crop=0 if memory else 4,
+        flip=not memory,
         eval_every=2,
     )
     return config, method[1]
@@ -75,6 +85,10 @@ _SCE = (
 _ABSGD = (
     MethodConfig(weighting=Absgd(temperature=-1.0, start_epoch=4)),
     "ABSGD from epoch 4, temperature -1",
+)
+_ABSGD_LATE = (
+    MethodConfig(weighting=Absgd(temperature=-1.0, start_epoch=10)),
+    "ABSGD from epoch 10, temperature -1",
 )
 _ABSGD_SCE = (
     MethodConfig(
@@ -127,6 +141,16 @@ PRESETS: dict[str, Preset] = {
     "evidence-noise-asym40-l2rw": Preset(*_noisy(_ASYM40, _L2RW)),
     "evidence-noise-asym40-mwnet": Preset(*_noisy(_ASYM40, _MWNET)),
     "evidence-noise-asym40-gdw": Preset(*_noisy(_ASYM40, _GDW)),
+    # 40% uniform, until labels are memorised
+    "evidence-noise-memory40-ce": Preset(*_noisy(_UNIF40, _CE, memory=True)),
+    "evidence-noise-memory40-ce-clean": Preset(
+        *_noisy(_UNIF40, _CE_CLEAN, clean=True, memory=True)
+    ),
+    "evidence-noise-memory40-gce": Preset(*_noisy(_UNIF40, _GCE, memory=True)),
+    "evidence-noise-memory40-sce": Preset(*_noisy(_UNIF40, _SCE, memory=True)),
+    "evidence-noise-memory40-absgd": Preset(*_noisy(_UNIF40, _ABSGD_LATE, memory=True)),
+    "evidence-noise-memory40-mwnet": Preset(*_noisy(_UNIF40, _MWNET, memory=True)),
+    "evidence-noise-memory40-gdw": Preset(*_noisy(_UNIF40, _GDW, memory=True)),
     # labels by people, the worst of three
     "evidence-noise-human-ce": Preset(*_noisy(_HUMAN, _CE)),
     "evidence-noise-human-ce-clean": Preset(*_noisy(_HUMAN, _CE_CLEAN, clean=True)),

@@ -19,6 +19,7 @@ BASELINES = {
     "evidence-lt10-cifar10": "ce",
     "evidence-lt100-cifar100": "ce",
     "evidence-noise-unif40": "ce",
+    "evidence-noise-memory40": "ce",
     "evidence-noise-unif60": "ce",
     "evidence-noise-asym40": "ce",
     "evidence-noise-human": "ce",
