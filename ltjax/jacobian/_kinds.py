@@ -18,6 +18,12 @@ from ltjax.jacobian._operator import Jacobian
 from ltjax.jacobian._placement import explicit_sharding, positions, vary_leaves
 from ltjax.jacobian._plan import NoDefinition, Plan, attribute, freeze
 
+_NO_FORWARD_MODE = (
+    "jvp is not possible here: losses_fn holds a custom_vjp, which has no forward "
+    "mode, and its backward rule is not known to be linear or cannot be transposed. "
+    "vjp, norms and dense are possible."
+)
+
 
 @final
 class InterceptedJacobian(Jacobian):
@@ -90,8 +96,13 @@ class LinearizedJacobian(Jacobian):
             linear = all(kinds <= {LINEAR, ZERO} for kinds in rules.values())
             losses, forward, transposed, aux = _by_transposition(fun, params, linear)
         else:
-            losses, forward, aux = jax.linearize(fun, params, has_aux=True)
-            transposed = jax.linear_transpose(forward, params)
+            try:
+                losses, forward, aux = jax.linearize(fun, params, has_aux=True)
+                transposed = jax.linear_transpose(forward, params)
+                forward = _or_refused(forward)
+            except (NotImplementedError, TypeError):
+                # Of a primitive whose rules are not in the jaxpr, as JAX's new ones.
+                losses, forward, transposed, aux = _by_transposition(fun, params, False)
         jacobian = LinearizedJacobian(
             params,
             losses,
@@ -250,19 +261,28 @@ def _by_transposition(fun: Callable[[Any], Any], params: Any, linear: bool):
     losses, pullback, aux = jax.vjp(fun, params, has_aux=True)
 
     def forward(direction):
-        refused = ValueError(
-            "jvp is not possible here: losses_fn holds a custom_vjp, which has no "
-            "forward mode, and its backward rule is not known to be linear or cannot "
-            "be transposed. vjp, norms and dense are possible."
-        )
         if not linear:
-            raise refused
+            raise ValueError(_NO_FORWARD_MODE)
         try:
             return jax.linear_transpose(pullback, losses)((direction,))[0]
         except (NotImplementedError, TypeError, AssertionError) as error:
-            raise refused from error
+            raise ValueError(_NO_FORWARD_MODE) from error
 
     return losses, forward, pullback, aux
+
+
+def _or_refused(forward: Callable[[Any], jax.Array]) -> Callable[[Any], jax.Array]:
+    """The same map, where JAX finds out only now that a rule has no forward mode."""
+
+    def checked(direction):
+        try:
+            return forward(direction)
+        except TypeError as error:
+            if "custom_vjp" not in str(error):
+                raise
+            raise ValueError(_NO_FORWARD_MODE) from error
+
+    return checked
 
 
 def _partial_jvp(forward: Callable[[Any], jax.Array], params: Any, direction: Any):
