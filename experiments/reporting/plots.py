@@ -133,10 +133,15 @@ def comparisons(
     ``values``: for each set and label, ``[seeds]``.
     """
     labels = list(dict.fromkeys(label for own in values.values() for label in own))
-    size = 3.2 + 3.2 * len(values), 1.6 + 0.36 * len(labels)
+    columns = min(len(values), 3)
+    rows = math.ceil(len(values) / columns)
+    size = 3.2 + 3.2 * columns, 0.6 + rows * (1.0 + 0.36 * len(labels))
     with figure(path, title, figsize=size) as fig:
-        grid = fig.subplots(1, len(values), sharey=True, squeeze=False)[0]
-        for ax, (name, own) in zip(grid, values.items(), strict=True):
+        axes = fig.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        fig.set_layout_engine("constrained", w_pad=0.15)  # numbers beside their panel
+        for ax in axes[len(values) :]:
+            ax.remove()
+        for ax, (name, own) in zip(axes, values.items(), strict=False):
             dots(ax, own, labels[::-1], lambda x: std(x) / len(x) ** 0.5)
             if baseline in own:
                 ax.axvline(np.mean(own[baseline]), color=GREY, ls="--", lw=1, zorder=1)
