@@ -203,6 +203,25 @@ CASES = {
     "gradtail reference": Case(
         lambda: ltjax.gradtail(reference="none"), ValueError, "reference .*'none'"
     ),
+    "gradtail clean gated": Case(
+        lambda: ltjax.gradtail(reference="clean"), ValueError, "activation .*gated"
+    ),
+    "gradtail aligned": Case(
+        lambda: ltjax.gradtail(activation="aligned"), ValueError, "reference .*clean"
+    ),
+    "gradtail no function": Case(
+        lambda: step(ltjax.gradtail(reference="clean", activation="aligned")),
+        TypeError,
+        "meta_grad_fn must be a function.*NoneType",
+    ),
+    "gradtail clean gradient": Case(
+        lambda: step(
+            ltjax.gradtail(reference="clean", activation="aligned"),
+            meta_grad_fn=lambda p: p["w"],
+        ),
+        ValueError,
+        "meta_grad_fn must return a gradient like params",
+    ),
     "gradtail decay": Case(
         lambda: ltjax.gradtail(decay=1.0), ValueError, r"decay .*\[0, 1\).*1.0"
     ),

@@ -10,6 +10,7 @@ from ltjax.transforms._gdw_weights import logit_cotangents as logit_cotangents
 from ltjax.transforms._gdw_weights import zero_mean_weights as zero_mean_weights
 from ltjax.transforms._gradtail import GradTailState as GradTailState
 from ltjax.transforms._gradtail import gradtail as gradtail
+from ltjax.transforms._gradtail_weights import aligned as aligned
 from ltjax.transforms._gradtail_weights import bump as bump
 from ltjax.transforms._gradtail_weights import gated as gated
 from ltjax.transforms._gradtail_weights import gradtail_weights as gradtail_weights

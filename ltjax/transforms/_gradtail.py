@@ -10,8 +10,12 @@ from ltjax import _validate
 from ltjax._numerics import at_least_float32, masked, safe_divide
 from ltjax.jacobian._operator import DEFINITIONS
 from ltjax.jacobian._trees import resolve_mask, select
+from ltjax.transforms._gdw import check_meta
 from ltjax.transforms._gradtail_weights import (
     Activation,
+    aligned,
+    bump,
+    gated,
     resolve_activation,
     uses_norms,
     vanishing_share,
@@ -26,6 +30,7 @@ from ltjax.transforms._weighting import (
 )
 
 SIMILARITIES = ("cosine", "dot", "dot_unit_mean")
+REFERENCES = ("weighted", "unweighted", "clean")
 
 
 class GradTailState(NamedTuple):
@@ -63,11 +68,20 @@ def gradtail(
 
     and its weight is `gradtail_weights` of s. No class labels are needed, so it serves
     classification, regression and dense prediction (losses ``[B, H, W]``) alike.
-    ``update`` needs nothing but the Jacobian.
+    ``update`` needs nothing but the Jacobian, except with ``reference="clean"``.
 
-    Not for wrong labels: their gradients disagree as those of rare examples do, and no
-    form that was tried tells the two apart. ``gated`` gives wrong labels more weight
-    than right ones, ``bump`` the same.
+    Not for wrong labels without clean data: their gradients disagree as those of rare
+    examples do, and no form that was tried tells the two apart. ``gated`` gives wrong
+    labels more weight than right ones, ``bump`` the same.
+
+    With ``reference="clean", activation="aligned"``, G is the running mean of the
+    gradient of a small clean, balanced set, and the weight rises with agreement:
+    :math:`1 + a \max(s, 0)`, with mean 1. This form is not in the paper. It gives rare
+    examples more weight and wrong labels less (docs/gradtail.md). ``update`` then also
+    needs ``params`` and ``meta_grad_fn``, as that of `l2rw`: ``params -> gradient`` of
+    the mean loss on a batch of clean, balanced data. Train on the clean examples too:
+    what they are worth as training data is more than what the weights add. Cost over
+    plain SGD: one forward-mode pass, norms, and the gradient of the clean batch.
 
     Cosines and ``gated`` need the norm of every row. ``dot`` and ``dot_unit_mean``
     with another activation cost one forward-mode pass instead; use these for dense
@@ -93,7 +107,8 @@ def gradtail(
       reference: ``"unweighted"`` makes G of the plain mean gradients, which costs
         another backward pass; ``"weighted"`` of the weighted ones, which costs nothing,
         but then the weights shift the mean that they depend on. The first did better
-        where both were tried (docs/gradtail.md).
+        where both were tried (docs/gradtail.md). ``"clean"`` makes it of the gradients
+        of clean data, for ``activation="aligned"`` or a function of your own.
       definition: what an example's gradient is where examples are coupled by batch
         normalisation: ``"row"``, ``"frozen"`` or ``"attribution"``, see
         `ltjax.Jacobian`. Coupled examples need it wherever norms are taken, and so do
@@ -106,10 +121,13 @@ def gradtail(
       ``static_args=("activation", "mask")`` if either is a function.
 
     Raises:
-      TypeError: if ``mask`` is a single boolean.
-      ValueError: in ``init``, if ``mask`` selects nothing; in ``update``, if norms are
-        needed and ``definition`` is not given, where examples are coupled or losses
-        are not ``[B]``.
+      TypeError: if ``mask`` is a single boolean; in ``update``, if ``meta_grad_fn`` is
+        needed and not given.
+      ValueError: if ``"clean"`` goes with ``gated`` or ``bump``, which would favour
+        wrong labels, or ``aligned`` with another reference, where it would favour
+        common examples; in ``init``, if ``mask`` selects nothing; in ``update``, if
+        norms are needed and ``definition`` is not given, where examples are coupled or
+        losses are not ``[B]``.
 
     Examples:
       >>> tx = optax.chain(ltjax.gradtail(burn_in=1), optax.sgd(0.1))
@@ -130,7 +148,8 @@ def gradtail(
     """
     activate = resolve_activation(activation)
     _validate.choice("similarity", similarity, SIMILARITIES)
-    _validate.choice("reference", reference, ("weighted", "unweighted"))
+    _validate.choice("reference", reference, REFERENCES)
+    _check_pair(activate, reference)
     if definition is not None:
         _validate.choice("definition", definition, DEFINITIONS)
     _validate.number("decay", decay, low=0, high=1, open_high=True)
@@ -155,8 +174,10 @@ def gradtail(
             effective_size=jnp.zeros((), dtype),
         )
 
-    def weights(jac, state, params=None, *, where=None, **extra_args):
-        del params, extra_args
+    def weights(
+        jac, state, params=None, *, where=None, meta_grad_fn=None, **extra_args
+    ):
+        del extra_args
         dtype = state.similarity_mean.dtype
         keep = None if mask is None else resolve_mask(mask, jac.params)
         norms = None
@@ -175,6 +196,13 @@ def gradtail(
             ones = masked(jnp.ones_like(w), where)
             mean = jac.vjp(ones / size_of(w, where))
             state = _update_mean(state, select(mean, mask), decay)
+        if reference == "clean":
+            clean = _clean_gradient(jac, params, meta_grad_fn)
+            if where is not None:  # a batch of nothing but padding is no step
+                clean = jax.tree.map(
+                    lambda g: jnp.where(jnp.any(where), g, jnp.zeros_like(g)), clean
+                )
+            state = _update_mean(state, select(clean, mask), decay)
         return w, state
 
     def observe(state, gradient):
@@ -195,6 +223,19 @@ def _norms(jac, mask, definition):
             "'dot_unit_mean' with activation='bump' needs none."
         )
         raise
+
+
+def _clean_gradient(jac, params, meta_grad_fn):
+    """Gradient of the clean batch, which has no part in this step's weights."""
+    check_meta(params, meta_grad_fn)
+    gradient = meta_grad_fn(params)
+    found, expected = (jax.tree.map(jnp.shape, t) for t in (gradient, jac.params))
+    if found != expected:
+        raise ValueError(
+            "meta_grad_fn must return a gradient like params, with shapes "
+            f"{expected}, got {found}."
+        )
+    return gradient
 
 
 def _similarity(kind, dots, state, decay, norms):
@@ -306,6 +347,19 @@ def _divide(tree, by):
         return safe_divide(g, jnp.full_like(g, by))
 
     return jax.tree.map(divide, tree)
+
+
+def _check_pair(activation, reference):
+    if reference == "clean" and isinstance(activation, gated | bump):
+        raise ValueError(
+            "activation must be 'aligned' or a function of your own with "
+            f"reference='clean', got {activation}, which favours wrong labels there."
+        )
+    if reference != "clean" and isinstance(activation, aligned):
+        raise ValueError(
+            f"reference must be 'clean' with activation={activation}, got "
+            f"{reference!r}, where it favours common examples."
+        )
 
 
 def _check_mask(mask):

@@ -82,8 +82,41 @@ class bump:
         return jnp.exp(-jnp.square((similarity - c) / r) / 2)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class aligned:
+    r"""Weights that rise with agreement, for ``reference="clean"`` of `gradtail`.
+
+    .. math:: 1 + a \max(s, 0)
+
+    Agreement with the gradient of a clean, balanced set is high for rare examples and
+    low for wrong labels. Agreement with the mean gradient is highest for common ones.
+
+    Args:
+      strength: a, not negative; 0 gives plain SGD.
+
+    Examples:
+      >>> s = jnp.array([0.5, 0.0, -0.5])
+      >>> activation = ltjax.transforms.aligned(strength=2.0)
+      >>> print(ltjax.gradtail_weights(s, norms=jnp.ones(3), activation=activation))
+      [1.5  0.75 0.75]
+    """
+
+    strength: float | jax.Array = 20.0
+
+    def __post_init__(self):
+        _validate.number("strength", self.strength, low=0)
+
+    def __call__(self, similarity: jax.Array) -> jax.Array:
+        (a,) = _as(similarity.dtype, self.strength)
+        return 1 + a * jnp.maximum(similarity, 0)
+
+
 Activation = str | Callable[..., jax.Array]
-_NAMED: dict[str, Callable[..., jax.Array]] = {"gated": gated(), "bump": bump()}
+_NAMED: dict[str, Callable[..., jax.Array]] = {
+    "gated": gated(),
+    "bump": bump(),
+    "aligned": aligned(),
+}
 
 
 def gradtail_weights(
@@ -108,10 +141,10 @@ def gradtail_weights(
         vanished if its norm is below a millionth of the mean norm (4 units of
         rounding of the similarity's dtype, where that is more). Without norms the
         magnitudes of the similarity are judged in the same way.
-      activation: ``"gated"`` or ``"bump"``, one of `transforms.gated` and
-        `transforms.bump` with other constants, or any function from similarities to
-        weights that are not negative. If it has an attribute ``uses_norms = True``, the
-        second argument is each norm over the mean norm.
+      activation: ``"gated"``, ``"bump"`` or ``"aligned"``, one of `transforms.gated`,
+        `transforms.bump` and `transforms.aligned` with other constants, or any function
+        from similarities to weights that are not negative. If it has an attribute
+        ``uses_norms = True``, the second argument is each norm over the mean norm.
       max_weight: upper bound of the weights, at least 1.
       where: booleans of the same shape, false for padding: weight 0, no part in means.
 

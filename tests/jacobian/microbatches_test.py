@@ -76,10 +76,11 @@ def test_products_are_those_of_dense_rows(fun, size, problem):
     [
         ltjax.absgd(0.5),
         ltjax.gradtail(burn_in=1),
+        ltjax.gradtail(activation="aligned", reference="clean", burn_in=1),
         ltjax.l2rw(),
         ltjax.gdw(CLASSES, lookahead_lr=0.1, key=jax.random.key(0)),
     ],
-    ids=["absgd", "gradtail", "l2rw", "gdw"],
+    ids=["absgd", "gradtail", "gradtail clean", "l2rw", "gdw"],
 )
 def test_weights_and_updates_are_those_of_the_whole_batch(weighting, problem):
     params, batch = problem

@@ -1,5 +1,7 @@
 """GradTail against a plain NumPy version, and what its weights are for."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import optax
 import pytest
 
 import ltjax
-from ltjax.transforms import bump
+from ltjax.transforms import aligned, bump
 
 SIMILARITIES = ["cosine", "dot", "dot_unit_mean"]
 
@@ -107,6 +109,61 @@ def test_steps_match_numpy(x64, similarity, reference, z_score):
         mean = decay * mean + (1 - decay) * observed
         np.testing.assert_allclose(flat(state.mean_grad), mean, rtol=1e-10)
         params = jax.tree.map(lambda p, u: p - lr * u, params, updates)
+
+
+def test_clean_reference_matches_numpy(x64):
+    """Weights rise with agreement with the running mean of the clean gradient."""
+    losses_fn, params = network()
+    clean_fn = functools.partial(
+        losses_fn, x=jax.random.normal(jax.random.key(9), (6, 4))
+    )
+    meta_grad_fn = jax.grad(lambda p: clean_fn(p).mean())
+    decay, burn_in, strength = 0.8, 2, 7.0
+    tx = ltjax.gradtail(
+        activation=aligned(strength=strength),
+        reference="clean",
+        decay=decay,
+        burn_in=burn_in,
+    )
+
+    @jax.jit
+    def step(params, state):
+        _, jac = ltjax.linearize(losses_fn, params)
+        return tx.update(jac, state, params, meta_grad_fn=meta_grad_fn)
+
+    dense, clean = jax.jit(jax.jacrev(losses_fn)), jax.jit(meta_grad_fn)
+    state, mean = tx.init(params), 0.0
+    for t in range(5):
+        rows = flat(dense(params), 1)
+        g = flat(clean(params))
+        updates, state = step(params, state)
+        size = np.linalg.norm(mean) or 1.0
+        s = rows @ (mean + np.zeros_like(g)) / np.linalg.norm(rows, axis=1) / size
+        raw = 1 + strength * np.maximum(s, 0)
+        w = raw / raw.mean() if t >= burn_in else np.ones(6)
+        expected = (w[:, None] * rows).mean(0)
+        np.testing.assert_allclose(flat(updates), expected, rtol=1e-10, atol=1e-13)
+        mean = decay * mean + (1 - decay) * g
+        np.testing.assert_allclose(flat(state.mean_grad), mean, rtol=1e-10)
+        params = jax.tree.map(lambda p, u: p - 0.5 * u, params, updates)
+    assert np.ptp(w) > 0.1
+
+
+def test_clean_gradient_that_is_not_finite_is_left_out():
+    losses_fn, params = network()
+    tx = ltjax.gradtail(reference="clean", activation="aligned", burn_in=0)
+
+    @jax.jit
+    def step(state, scale):
+        _, jac = ltjax.linearize(losses_fn, params)
+        clean = lambda p: jax.tree.map(lambda x: scale * x, p)  # noqa: E731
+        return tx.update(jac, state, params, meta_grad_fn=clean)
+
+    _, state = step(tx.init(params), 1.0)
+    updates, state = step(state, jnp.nan)
+    chex.assert_tree_all_finite((updates, state))
+    _, direct = jax.jit(lambda s: step(s, 1.0))(state)
+    chex.assert_tree_all_finite(direct)
 
 
 def test_jacobian_equals_materialised_rows(x64):
@@ -232,13 +289,10 @@ def clusters(seed):
     return np.concatenate(x).astype(np.float32), np.repeat([0, 1, 1, 1], sizes)
 
 
-def test_rare_counts_more_than_common_and_noise_is_not_the_top():
-    """Weights by group, early in training, for six seeds of data and network."""
+def weights_of_clusters(tx, clean=None):
+    """``[seeds, examples]`` weights early in training, for six seeds."""
     seeds = [clusters(seed) for seed in range(6)]
     x, y = (jnp.asarray(np.stack(a)) for a in zip(*seeds, strict=True))
-    tx = ltjax.gradtail(
-        activation=bump(width=0.5), decay=0.9, burn_in=5, reference="unweighted"
-    )
 
     def run(key, x, y):
         keys = jax.random.split(key)
@@ -248,21 +302,42 @@ def test_rare_counts_more_than_common_and_noise_is_not_the_top():
             "w2": 0.2 * jax.random.normal(keys[1], (32, 2)),
         }
 
-        def losses_fn(p):
+        def losses_fn(p, x=x, y=y):
             z = jnp.tanh(x @ p["w1"] + p["b1"][None, :]) @ p["w2"]
             return optax.softmax_cross_entropy_with_integer_labels(z, y)
+
+        extra = {}
+        if clean is not None:
+            extra["meta_grad_fn"] = jax.grad(lambda p: losses_fn(p, *clean).mean())
 
         def step(carry, _):
             params, state = carry
             _, jac = ltjax.linearize(losses_fn, params)
-            w, _ = tx.weights(jac, state, params)
-            updates, state = tx.update(jac, state, params)
+            updates, w, state = tx.update_with_weights(jac, state, params, **extra)
             return (jax.tree.map(lambda p, g: p - 0.05 * g, params, updates), state), w
 
         return jax.lax.scan(step, (params, tx.init(params)), length=30)[1]
 
     w = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 6), x, y)
-    w = np.asarray(w)[:, 8:].mean(1)
+    return np.asarray(w)[:, 8:].mean(1)
+
+
+def test_rare_counts_more_than_common_and_noise_is_not_the_top():
+    """Weights by group, early in training, for six seeds of data and network."""
+    tx = ltjax.gradtail(
+        activation=bump(width=0.5), decay=0.9, burn_in=5, reference="unweighted"
+    )
+    w = weights_of_clusters(tx)
     common, rare, noise = w[:, :400], w[:, 400:420], w[:, 420:]
     assert (rare.mean(1) > 1.5 * common.mean(1)).all()
     assert (rare.mean(1) > 1.5 * noise.mean(1)).all()
+
+
+def test_clean_set_tells_rare_examples_from_wrong_labels():
+    tx = ltjax.gradtail(activation="aligned", reference="clean", decay=0.9, burn_in=5)
+    x, y = clusters(100)
+    few = np.r_[0:5, 200:205, 400:405]  # of both common clusters and of the rare one
+    w = weights_of_clusters(tx, (jnp.asarray(x[few]), jnp.asarray(y[few])))
+    common, rare, wrong = w[:, :400], w[:, 400:420], w[:, 420:]
+    assert (rare.mean(1) > common.mean(1)).all()
+    assert (wrong.mean(1) < common.mean(1)).all()

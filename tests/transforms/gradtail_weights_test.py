@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ltjax
-from ltjax.transforms import bump, gated
+from ltjax.transforms import aligned, bump, gated
 
 
 def even(s):
@@ -14,7 +14,7 @@ def even(s):
     return jnp.square(s) + 0.1
 
 
-ACTIVATIONS = {"gated": "gated", "bump": "bump", "own": even}
+ACTIVATIONS = {"gated": "gated", "bump": "bump", "aligned": "aligned", "own": even}
 every_activation = pytest.mark.parametrize(
     "activation", ACTIVATIONS.values(), ids=ACTIVATIONS
 )
@@ -48,7 +48,9 @@ def test_weights_follow_the_formulas(x64, name, activation):
     np.testing.assert_allclose(got, np.clip(raw / raw.mean(), 0, 10), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "made"), [("gated", gated()), ("bump", bump())])
+@pytest.mark.parametrize(
+    ("name", "made"), [("gated", gated()), ("bump", bump()), ("aligned", aligned())]
+)
 def test_names_stand_for_the_usual_constants(name, made):
     s, norms = jnp.array([0.3, -0.2, 0.7]), jnp.array([1.0, 2.0, 0.5])
     by_name = ltjax.gradtail_weights(s, norms=norms, activation=name)
@@ -183,7 +185,7 @@ def test_norms_near_the_largest_number_keep_their_ratios():
         (
             lambda: ltjax.gradtail_weights(jnp.ones(2), activation="tent"),
             ValueError,
-            r"activation must be one of 'gated', 'bump', got 'tent'",
+            r"activation must be one of 'gated', 'bump', 'aligned', got 'tent'",
         ),
         (
             lambda: ltjax.gradtail(activation=jnp.ones(())),

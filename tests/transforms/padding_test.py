@@ -20,6 +20,9 @@ WEIGHTINGS = {
         activation="bump", similarity="dot", z_score=True, burn_in=0
     ),
     "gradtail weighted": ltjax.gradtail(burn_in=1, reference="weighted"),
+    "gradtail clean": ltjax.gradtail(
+        activation="aligned", reference="clean", burn_in=1
+    ),
     "l2rw": ltjax.l2rw(),
     "product": ltjax.product(ltjax.absgd(1.0), ltjax.gradtail(burn_in=1)),
     "gdw": ltjax.gdw(CLASSES, lookahead_lr=0.5, key=KEY),

@@ -19,6 +19,9 @@ WEIGHTINGS = {
         burn_in=1,
         z_score=True,
     ),
+    "gradtail_clean": lambda: ltjax.gradtail(
+        activation="aligned", reference="clean", burn_in=1
+    ),
     "l2rw": ltjax.l2rw,
     "product": lambda: ltjax.product(
         ltjax.absgd(-0.5), ltjax.gradtail(burn_in=1, reference="weighted")
