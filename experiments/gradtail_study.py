@@ -15,6 +15,9 @@ experiments.compare). Four questions are answered for each of them:
 - shuffled: do the same weights, given to random examples of the batch, do worse;
 - wrong : right: the weight of wrong labels over that of right ones (below 1: noise is
   told from rarity).
+
+"aligned" compares with the gradient of a clean set, 10 images per class. In the rows
+with "+ clean set" these images are trained on too.
 """
 
 import dataclasses
@@ -50,13 +53,15 @@ from experiments.reporting.numbers import rank_correlation
 EARLY = 5  # the epoch in which ranks are taken
 FEW = 10  # training examples of a class in the tail
 WINNER = "gated, unweighted mean"
+CLEAN_SET = "CE + clean set"
+_Activation = Literal["gated", "bump", "aligned", "tent", "sigmoid", "linear"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Studied(GradTail):
     """GradTail with more activations than the library has."""
 
-    activation: Literal["gated", "bump", "tent", "sigmoid", "linear"] = "gated"  # type: ignore[assignment]
+    activation: _Activation = "gated"  # type: ignore[assignment]
 
     @property
     def activation_fn(self) -> Callable[..., jax.Array]:
@@ -72,8 +77,10 @@ class Studied(GradTail):
 
 
 _DECAYS: dict[str, tuple[float, ...]] = {"optimizer.weight_decay": (5e-4, 5e-3)}
+_RATES = _DECAYS | {"optimizer.learning_rate": (0.03, 0.1, 0.3)}
 _SHAPES = {
     "gated": ("strength", (2.0, 5.0, 20.0)),
+    "aligned": ("strength", (2.0, 5.0, 20.0)),
     "bump": ("width", (0.25, 0.5, 1.0)),
     "tent": ("width", (0.5, 1.0, 2.0)),
     "sigmoid": ("slope", (0.5, 1.0, 4.0)),
@@ -81,21 +88,23 @@ _SHAPES = {
 }
 
 
-def _variant(label: str, **settings: Any) -> Entry:
+def _variant(label: str, *, with_meta: bool = False, **settings: Any) -> Entry:
     """GradTail, with two weight decays and three values of what shapes it."""
     weighting = Studied(**{"reference": "weighted"} | settings)
     name, values = _SHAPES[weighting.activation]
     return Entry(
         label=label,
         method=MethodConfig(weighting=weighting),
+        with_meta=with_meta,
         grid=_DECAYS | {f"method.weighting.{name}": values},
     )
 
 
+_CLEAN: dict[str, Any] = {"activation": "aligned", "reference": "clean"}
 VARIANTS = {
     entry.label: entry
     for entry in (
-        Entry(label="CE", grid=_DECAYS | {"optimizer.learning_rate": (0.03, 0.1, 0.3)}),
+        Entry(label="CE", grid=_RATES),
         _variant("gated"),
         _variant("gated, shuffled", shuffled=True),
         _variant(WINNER, reference="unweighted"),
@@ -110,6 +119,13 @@ VARIANTS = {
         _variant("sigmoid", activation="sigmoid"),
         _variant("sigmoid, z-score", activation="sigmoid", z_score=True),
         _variant("linear", activation="linear"),
+        _variant("aligned", **_CLEAN),
+        _variant("aligned, shuffled", shuffled=True, **_CLEAN),
+        Entry(label=CLEAN_SET, with_meta=True, grid=_RATES),
+        _variant("aligned + clean set", with_meta=True, **_CLEAN),
+        _variant(
+            "aligned + clean set, shuffled", with_meta=True, shuffled=True, **_CLEAN
+        ),
     )
 }
 
@@ -162,7 +178,7 @@ def table(results: Mapping[str, Result], scenario: Scenario) -> Table:
     }[scenario]
     out = Table(title=_title(scenario, results), title_justify="left")
     out.add_column("variant", no_wrap=True)
-    for column in ("validation", "test", "- CE", *own):
+    for column in ("validation", "test", "- CE", f"- {CLEAN_SET}", *own):
         out.add_column(column, justify="right", no_wrap=True)
     out.add_column("chosen on validation")
     for name, result in results.items():
@@ -171,6 +187,7 @@ def table(results: Mapping[str, Result], scenario: Scenario) -> Table:
             mean_std(result.val_accuracy.mean(1)),
             mean_std(result.balanced),
             difference(result, results["CE"]),
+            difference(result, results[CLEAN_SET]) if VARIANTS[name].with_meta else "",
             *("" if name == "CE" else show(result) for show in own.values()),
             ", ".join(f"{short(k)} {v:g}" for k, v in result.choice.items()),
         )

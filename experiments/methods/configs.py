@@ -36,7 +36,8 @@ class MethodConfig:
 
     loss: Loss = dataclasses.field(default_factory=CrossEntropy)
     weighting: Weighting = dataclasses.field(default_factory=NoWeighting)
-    """gdw, mw_net and l2rw need a clean meta set; the first two go with ce only."""
+    """gdw, mw_net, l2rw and gradtail with reference clean need a clean meta set; the
+    first two go with ce only."""
     feature_penalty: float = 0.0
     """Adds this times half the squared length of each embedding to its loss."""
     max_norm: float | None = None

@@ -25,8 +25,11 @@ class _Weighting(abc.ABC):
     label: ClassVar[str]
     of_logits: ClassVar[bool] = False
     """Whether each logit has a weight, not each loss."""
-    needs_meta: ClassVar[bool] = False
-    """Whether a step reads a batch of the meta set."""
+
+    @property
+    def needs_meta(self) -> bool:
+        """Whether a step reads a batch of the meta set."""
+        return False
 
     @abc.abstractmethod
     def build(self, context: Context, key: jax.Array) -> ltjax.Weighting:
@@ -76,11 +79,11 @@ class GradTail(_Weighting):
     name = "gradtail"
     label = "GradTail"
 
-    activation: Literal["gated", "bump"] = "gated"
+    activation: Literal["gated", "bump", "aligned"] = "gated"
     similarity: Literal["cosine", "dot", "dot_unit_mean"] = "cosine"
-    reference: Literal["weighted", "unweighted"] = "unweighted"
+    reference: Literal["weighted", "unweighted", "clean"] = "unweighted"
     """Mean gradient that the others are compared with; the unweighted one costs another
-    backward pass."""
+    backward pass, that of a clean meta set goes with aligned."""
     definition: Literal["row", "frozen", "attribution"] = "frozen"
     """What an example's gradient is under batch normalisation, see `ltjax.Jacobian`."""
     decay: float = 0.99
@@ -90,7 +93,7 @@ class GradTail(_Weighting):
     layers: Literal["all", "classifier"] = "all"
     """Parameters whose gradients are compared."""
     strength: float = 5.0
-    """Of gated."""
+    """Of gated and aligned."""
     slope: float = 4.0
     """Of gated."""
     center: float = 0.0
@@ -102,8 +105,15 @@ class GradTail(_Weighting):
     """A control: the same weights, given to random examples of the batch."""
 
     @property
+    def needs_meta(self) -> bool:
+        """Whether a step reads a batch of the meta set."""
+        return self.reference == "clean"
+
+    @property
     def activation_fn(self) -> Callable[..., jax.Array]:
         """The activation with its constants."""
+        if self.activation == "aligned":
+            return ltjax.transforms.aligned(strength=self.strength)
         if self.activation == "bump":
             return ltjax.transforms.bump(width=self.width, center=self.center)
         return ltjax.transforms.gated(

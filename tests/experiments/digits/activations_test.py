@@ -65,6 +65,7 @@ def test_all_weights_zero_falls_back_to_one():
     [
         ("gated", "strength"),
         ("bump", "width"),
+        ("aligned", "strength"),
         ("tent", "width"),
         ("sigmoid", "slope"),
         ("linear", "slope"),

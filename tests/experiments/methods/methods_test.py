@@ -91,6 +91,9 @@ CONFIGS = [
     MethodConfig(loss=Elm(kind="center")),
     MethodConfig(weighting=Absgd()),
     MethodConfig(weighting=GradTail(burn_in=1)),
+    MethodConfig(
+        weighting=GradTail(burn_in=1, activation="aligned", reference="clean")
+    ),
     MethodConfig(weighting=Gdw()),
     MethodConfig(weighting=MwNet()),
     MethodConfig(weighting=L2rw()),
