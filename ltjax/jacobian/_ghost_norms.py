@@ -65,7 +65,9 @@ class TapRows:
             return False
         if op.name == "scan":  # one example after the other
             sizes = scan_sizes(op)
-            return sizes is not None and sizes[1] == 0 and _all_first(tap)
+            if sizes is None or sizes[1] != 0:
+                return False
+            return _all_first(tap) and all(axis == 0 for axis in axes[sizes[0] :])
         if len(tap.results) != 1:
             return False
         if op.name == "gather":
@@ -93,7 +95,7 @@ class TapRows:
         op = self.tap.op
         changed: dict[str, Any] = {}
         if op.name == "scan":
-            changed["length"] = 1
+            changed["length"] = len(cotangents[0])  # iterations of one example
         if op.name == "broadcast_in_dim":
             changed["shape"] = cotangents[0].shape
         if op.name == "tile":

@@ -289,3 +289,40 @@ def test_norms_of_mapped_examples_are_one_backward_pass_for_all():
 
     for size in (8, 64):
         assert work(norms, size) <= 2.5 * work(gradient, size)
+
+
+SEVERAL = {
+    "constants": lambda p, x: lax.map(lambda h: h.sum() * p["s"], x),
+    "activations": lambda p, x: lax.map(lambda h: jnp.tanh(h) * p["s"], x @ p["w"]),
+    "constants in another order": lambda p, x: lax.map(
+        lambda r: r[0].sum() * r[1].sum() * p["s"], (x, x[::-1])
+    ),
+    "parameters with activations": lambda p, x: lax.map(
+        lambda r: jnp.tanh(r[0] @ p["w"]) * r[1], (x, x @ x.T @ p["q"])
+    ),
+    "neither": lambda p, x: lax.map(lambda _: p["s"][::-1], x),
+}
+
+
+@pytest.mark.parametrize("rows", [4, 1])
+@pytest.mark.parametrize("layer", SEVERAL)
+def test_several_iterations_of_one_example(x64, layer, rows):
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.normal(keys[0], (4 * rows, 3))
+    params = {
+        "w": jax.random.normal(keys[1], (3, 5)),
+        "q": jax.random.normal(keys[2], (4 * rows, 5)),
+        "s": jax.random.normal(keys[3], (5,)),
+    }
+
+    def losses_fn(p):
+        return jnp.square(SEVERAL[layer](p, x)).reshape(4, -1).sum(1)
+
+    rows_of = jax.tree.map(lambda g: g.reshape(4, -1), jax.jacrev(losses_fn)(params))
+    dense = jnp.concatenate(jax.tree.leaves(rows_of), 1)
+    _, jac = ltjax.linearize(losses_fn, params)
+    norms = jax.jit(lambda p: ltjax.linearize(losses_fn, p)[1].norms())(params)
+    np.testing.assert_allclose(norms, jnp.linalg.norm(dense, axis=1), rtol=1e-10)
+    chex.assert_trees_all_close(
+        jax.tree.map(lambda g: g.reshape(4, -1), jac.dense()), rows_of, rtol=1e-10
+    )
