@@ -107,7 +107,7 @@ def _closed(body: Any, args: Sequence[Any]) -> list[Any]:
 def _call(*args, **params):
     body = params.get("jaxpr") or params.get("call_jaxpr")
     if isinstance(body, core.Jaxpr):
-        return _run(body, (), args)
+        return _run(body, getattr(body, "consts", ()), args)  # since jax 0.12
     return _closed(body, args)
 
 
