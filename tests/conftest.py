@@ -2,6 +2,7 @@
 
 import os
 
+import chex
 import jax
 import pytest
 from jax.sharding import AxisType
@@ -15,6 +16,12 @@ def strict_promotion():
     """Silent broadcasting and dtype promotion are errors."""
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def fresh_trace_counts():
+    """`chex.assert_max_traces` counts by a function's name, here within one test."""
+    chex.clear_trace_counter()
 
 
 @pytest.fixture

@@ -111,13 +111,13 @@ def test_jitted_steps_keep_dtypes_and_compile_once(dtype):
     tx = optax.chain(transforms.l2rw(), optax.sgd(0.1, momentum=0.9))
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def step(params, state):
         updates, state = _step(tx, params, state, batch, meta)
         return optax.apply_updates(params, updates), state
 
     state = tx.init(params)
     out = step(*step(params, state))
-    assert step._cache_size() == 1
     chex.assert_trees_all_equal_shapes_and_dtypes(out, (params, state))
     chex.assert_tree_all_finite(out)
     assert out[1][0].effective_size.dtype == jnp.float32
