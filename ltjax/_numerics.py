@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 EPS = 1e-12
 
@@ -38,6 +39,16 @@ def squared_norm(x: jax.Array) -> jax.Array:
     if jnp.iscomplexobj(x):
         return squared_norm(x.real) + squared_norm(x.imag)
     return jnp.sum(jnp.square(at_least_float32(x)))
+
+
+def power_of_two(x: jax.Array) -> jax.Array:
+    """The power of two nearest to ``x``, not negative, among those with an inverse.
+
+    Multiplying by one does not round. Zero has the smallest.
+    """
+    info = jnp.finfo(x.dtype)
+    largest = 2.0 ** (info.maxexp - 8)
+    return jnp.clip(lax.reduce_precision(x, info.nexp, 0), 1 / largest, largest)
 
 
 def safe_norm(x: jax.Array, axis: int = -1, *, keepdims: bool = False) -> jax.Array:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ltjax._numerics import at_least_float32, squared_norm, widest
+from ltjax._numerics import at_least_float32, power_of_two, squared_norm, widest
 from ltjax.jacobian._chunks import ChunkSize, map_chunks
 
 # A squared norm below this multiple of machine epsilon times that of the parts is not
@@ -58,21 +58,14 @@ def product_squares(a: jax.Array, parts: Parts, d: jax.Array, chunk_size: ChunkS
       d: cotangents, ``[B, H, T, N]``.
       chunk_size: see `chunk_sizes`.
     """
-    scale = _power_of_two(jnp.max(jnp.abs(d), (1, 2, 3), initial=0))
+    largest = jnp.max(jnp.abs(lax.stop_gradient(d)), (1, 2, 3), initial=0)
+    scale = power_of_two(largest)
     # The barriers keep the compiler from squaring the scale.
     scaled = lax.optimization_barrier(d * (1 / scale)[:, None, None, None])
     squares = _scaled_squares(a, parts, scaled, chunk_size)
     vanished = jnp.all(scaled == 0, (1, 2, 3))
     scale = scale.astype(squares.dtype)
     return jnp.where(vanished, 0, lax.optimization_barrier(squares * scale) * scale)
-
-
-def _power_of_two(x: jax.Array) -> jax.Array:
-    """The largest power of two up to ``x``, within the normal range; 1 for 0."""
-    _, exponent = jnp.frexp(at_least_float32(lax.stop_gradient(x)))
-    largest = min(jnp.finfo(x.dtype).maxexp, 128) - 8
-    exponent = jnp.clip(jnp.where(x > 0, exponent - 1, 0), -largest, largest)
-    return jnp.exp2(exponent.astype(jnp.float32)).astype(x.dtype)
 
 
 def _scaled_squares(a: jax.Array, parts: Parts, d: jax.Array, chunk_size: ChunkSize):
@@ -120,10 +113,15 @@ def _scaled_squares(a: jax.Array, parts: Parts, d: jax.Array, chunk_size: ChunkS
 
 def _bound(left: jax.Array, right: jax.Array) -> jax.Array:
     """``sum_h (sum_t |a_t| |d_t|)^2`` from Gram matrices ``[H, T, T]``."""
-    squares = jnp.maximum(
-        jnp.diagonal(left, axis1=1, axis2=2) * jnp.diagonal(right, axis1=1, axis2=2), 0
-    )
+    squares = jnp.maximum(_diagonals(left) * _diagonals(right), 0)
     return jnp.sum(jnp.square(jnp.sum(jnp.sqrt(squares), 1)))
+
+
+def _diagonals(x: jax.Array) -> jax.Array:
+    """Diagonals ``[H, T]`` of matrices ``[H, T, T]``."""
+    heads, times, _ = x.shape
+    flat = x.reshape(heads, times * times)
+    return lax.slice_in_dim(flat, 0, None, times + 1, axis=1)
 
 
 def row_squares(x: jax.Array) -> jax.Array:

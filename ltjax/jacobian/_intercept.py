@@ -114,7 +114,8 @@ class Intercepted:
                 total += dots(
                     tap, operands, moving, cotangents, self._part.size, total.dtype
                 )
-        return total.astype(self.outputs[0].dtype)
+        # The barrier keeps the compiler from repeating the sum wherever it is read.
+        return lax.optimization_barrier(total.astype(self.outputs[0].dtype))
 
     def gradient(self, weights: jax.Array) -> list[jax.Array]:
         """``sum_i weights[i] * row[i]``."""
@@ -157,7 +158,7 @@ class Intercepted:
             total += self._map_rows(squares, parts, left, chunk_size).astype(
                 total.dtype
             )
-        return total
+        return lax.optimization_barrier(total)
 
     def cheap(self, keep: Sequence[bool]) -> bool:
         """Whether `squares` runs no program of all examples for each row."""

@@ -5,10 +5,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ltjax import _validate
-from ltjax._numerics import at_least_float32, masked, safe_divide
+from ltjax._numerics import (
+    at_least_float32,
+    masked,
+    power_of_two,
+    safe_divide,
+    squared_norm,
+)
 from ltjax.jacobian._operator import DEFINITIONS
+from ltjax.jacobian._placement import explicit_sharding
 from ltjax.jacobian._trees import resolve_mask, select
 from ltjax.transforms._gdw import check_meta
 from ltjax.transforms._gradtail_weights import (
@@ -31,6 +39,8 @@ from ltjax.transforms._weighting import (
 
 SIMILARITIES = ("cosine", "dot", "dot_unit_mean")
 REFERENCES = ("weighted", "unweighted", "clean")
+
+_SMALL = 4096  # entries of a leaf
 
 
 class GradTailState(NamedTuple):
@@ -241,13 +251,17 @@ def _clean_gradient(jac, params, meta_grad_fn):
 def _similarity(kind, dots, state, decay, norms):
     """Similarity of every row with the bias-corrected mean gradient."""
     dtype = state.similarity_mean.dtype
+    scale, norm = _scaled_norm(state.mean_grad, dtype)
+    inverse, length = 1 / scale, safe_divide(jnp.ones_like(norm), norm)
     # Products with a direction of length 1 neither underflow nor overflow.
-    direction, size = _unit(state.mean_grad, dtype)
+    direction = jax.tree.map(
+        lambda g: length * (inverse * g.astype(dtype)), state.mean_grad
+    )
     s = dots(direction).astype(dtype)
     if kind == "cosine":
         return safe_divide(s, norms)
     if kind == "dot":
-        return s * safe_divide(size, _bias(decay, state.step, dtype))
+        return s * safe_divide(scale * norm, _bias(decay, state.step, dtype))
     return s
 
 
@@ -257,22 +271,21 @@ def _update_mean(state, gradient, decay):
     One that is 0, as that of padding alone, or not finite has no part.
     """
     dtype = state.similarity_mean.dtype
-    _, size = _unit(gradient, dtype)
-    _, usual = _unit(state.mean_grad, dtype)
+    size, usual = _norm(gradient, dtype), _norm(state.mean_grad, dtype)
     correction = _bias(decay, state.step, dtype)
     largest = _ceiling(safe_divide(usual, correction), decay)
     factor = safe_divide(jnp.minimum(size, largest), size)
-    unbiased = _divide(state.mean_grad, correction)
-    counts = jnp.isfinite(factor) & (size > 0)
+    counts = jnp.isfinite(size) & (size > 0)
     share = _share(decay, state.step, usual > 0, dtype)
+    # Without a gradient the mean itself takes its share.
+    old = decay + jnp.where(counts, 0, safe_divide(share, correction))
+    new = jnp.where(counts, share * factor, 0)
 
-    def step(mean, unbiased, g):
-        s, f = share.astype(mean.dtype), factor.astype(mean.dtype)
-        g = jnp.where(counts, f * g.astype(mean.dtype), unbiased)
-        d = jnp.asarray(decay, mean.dtype)
-        return d * mean + s * g
+    def step(mean, g):
+        g = jnp.where(counts, g.astype(mean.dtype), jnp.zeros_like(mean))
+        return old.astype(mean.dtype) * mean + new.astype(mean.dtype) * g
 
-    mean_grad = jax.tree.map(step, state.mean_grad, unbiased, gradient)
+    mean_grad = jax.tree.map(step, state.mean_grad, gradient)
     return state._replace(mean_grad=mean_grad)
 
 
@@ -331,22 +344,29 @@ def _share(decay, steps, started, dtype):
     return jnp.where(started, usual, _bias(decay, steps + 1, dtype))
 
 
-def _unit(tree, dtype):
-    """A tree scaled to norm 1 (zero stays zero), and its norm, without overflow."""
-    leaves = [jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(tree)]
-    largest = functools.reduce(jnp.maximum, [x.astype(dtype) for x in leaves])
-    tree = _divide(tree, largest)
-    squares = [jnp.sum(jnp.square(g)).astype(dtype) for g in jax.tree.leaves(tree)]
+def _norm(tree, dtype):
+    scale, norm = _scaled_norm(tree, dtype)
+    return scale * norm
+
+
+def _scaled_norm(tree, dtype):
+    """A scale, and the norm of a tree over it; neither overflows."""
+    leaves = _merge_small([g.astype(dtype) for g in jax.tree.leaves(tree)])
+    largest = [jnp.max(jnp.abs(g), initial=0) for g in leaves]
+    scale = power_of_two(functools.reduce(jnp.maximum, largest))
+    # The barriers keep the compiler from repeating the sums over leaves for each leaf.
+    scale, inverse = lax.optimization_barrier((scale, 1 / scale))
+    squares = [squared_norm(g * inverse) for g in leaves]
     norm = jnp.sqrt(functools.reduce(jnp.add, squares))
-    return _divide(tree, norm), norm * largest
+    return scale, lax.optimization_barrier(norm)
 
 
-def _divide(tree, by):
-    def divide(g):
-        g = at_least_float32(g)
-        return safe_divide(g, jnp.full_like(g, by))
-
-    return jax.tree.map(divide, tree)
+def _merge_small(leaves):
+    """Leaves with the small ones joined: two sums over each take long to compile."""
+    merge = [g.size <= _SMALL and not explicit_sharding(jax.typeof(g)) for g in leaves]
+    small = [g.ravel() for g, m in zip(leaves, merge, strict=True) if m]
+    large = [g for g, m in zip(leaves, merge, strict=True) if not m]
+    return [*large, jnp.concatenate(small)] if small else large
 
 
 def _check_pair(activation, reference):

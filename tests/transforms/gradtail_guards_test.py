@@ -72,6 +72,27 @@ def test_gradients_may_vanish_and_come_back():
     assert optax.tree.norm(after_tiny.mean_grad) > 1
 
 
+@pytest.mark.parametrize("scale", [2.0**-90, 2.0**90])
+def test_weights_do_not_depend_on_the_size_of_gradients(scale):
+    """Not by a bit, for leaves of all sizes."""
+    params = {"large": jnp.zeros((90, 90)), "small": jnp.zeros(7), "one": jnp.zeros(())}
+    tx = ltjax.gradtail(similarity="dot_unit_mean", activation=jnp.abs, burn_in=0)
+
+    def weights(scale):
+        state = tx.init(params)
+        for seed in range(2):
+            leaves = [
+                scale * jax.random.normal(jax.random.key(seed + 10 * j), (4, *p.shape))
+                for j, p in enumerate(jax.tree.leaves(params))
+            ]
+            batch = jax.tree.unflatten(jax.tree.structure(params), leaves)
+            _, w, state = jax.jit(tx.update_with_weights)(batch, state, params)
+        return w
+
+    assert np.ptp(weights(1.0)) > 0.5
+    chex.assert_trees_all_equal(weights(scale), weights(1.0))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e18])
 def test_one_bad_similarity_does_not_spoil_z_scores(bad):
     tx = ltjax.gradtail(similarity="dot", activation="bump", z_score=True, burn_in=0)
