@@ -10,6 +10,7 @@ Of rules with ``symbolic_zeros`` it is not known whether they keep examples apar
 see which operands are perturbed, and may do something else for others.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from ltjax.jacobian._jaxpr import (
     trace,
 )
 from ltjax.jacobian._linearity import LINEAR, ZERO, linearity
+from ltjax.jacobian._placement import mesh_axes
 from ltjax.jacobian._rules import SHARED, Axis, Question, join, rule
 
 
@@ -72,6 +74,39 @@ def _scan(q: Question) -> list[Axis]:
         for axis in found[consts + carried :]
     ]
     return [*found[:consts], *carry, *xs]
+
+
+@rule("shard_map", mixed=True)
+def _shard_map(q: Question) -> list[Axis] | None:
+    """Examples are apart if they are on every device, and lie there in equal blocks."""
+    block = shard_block(q.op, q.axes, q.size)
+    if block is None:
+        return None
+    names, size = block
+    program, cut = closed(q.params["jaxpr"]), frozenset(names)
+    found = q.inner(program, q.axes, q.values, size=size, cut=cut)
+    return [
+        axis if axis is None or mesh_axes(spec, axis) == names else SHARED
+        for axis, spec in zip(found, q.params["in_specs"], strict=True)
+    ]
+
+
+def shard_block(
+    op: Op, axes: Sequence[Axis], size: int
+) -> tuple[tuple[str, ...], int] | None:
+    """How a `jax.shard_map` cuts the examples of its results.
+
+    Returns:
+      The mesh axes along which they are cut, and how many each device has; None if
+      that is not the same for all results.
+    """
+    pairs = zip(axes, op.params["out_specs"], strict=True)
+    cuts = {mesh_axes(spec, axis) for axis, spec in pairs if isinstance(axis, int)}
+    names = cuts.pop()
+    if names is None or cuts:
+        return None
+    devices = math.prod(op.params["mesh"].shape[name] for name in names)
+    return None if size % devices else (names, size // devices)
 
 
 @rule("custom_linear_solve", mixed=True)

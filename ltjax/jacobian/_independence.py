@@ -17,6 +17,7 @@ def operand_axes(
     constants: Constants,
     *,
     values: bool = False,
+    cut: frozenset[str] | None = None,
 ) -> list[Axis] | None:
     """Batch axes of the operands of ``op``, or None if they are not known.
 
@@ -26,17 +27,23 @@ def operand_axes(
       size: number of examples.
       constants: known integers of the program that ``op`` is part of.
       values: whether only values must keep examples apart, not derivatives.
+      cut: see `Question`.
     """
 
-    def inner(program, axes, values):
-        return input_axes(program, axes, size, values=values)
+    def inner(program, axes, values, size=size, cut=cut):
+        return input_axes(program, axes, size, values=values, cut=cut)
 
-    question = Question(op, axes, size, constants, inner, values=values)
+    question = Question(op, axes, size, constants, inner, values=values, cut=cut)
     return _rules.answer(question)
 
 
 def input_axes(
-    program: Program, axes: Sequence[Axis], size: int, *, values: bool = False
+    program: Program,
+    axes: Sequence[Axis],
+    size: int,
+    *,
+    values: bool = False,
+    cut: frozenset[str] | None = None,
 ) -> list[Axis]:
     """Batch axes of the inputs of a whole program, given those of its outputs."""
     constants = Constants(program)
@@ -54,7 +61,9 @@ def input_axes(
             continue
         operands = None
         if any(isinstance(axis, int) for axis in results):
-            operands = operand_axes(op, results, size, constants, values=values)
+            operands = operand_axes(
+                op, results, size, constants, values=values, cut=cut
+            )
         if operands is None:
             operands = [SHARED] * len(op.inputs)
         for atom, axis in zip(op.inputs, operands, strict=True):

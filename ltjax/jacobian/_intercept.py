@@ -16,6 +16,7 @@ drops stays dropped: the function is one tap, and norms are those of the taps in
 it is evaluated again. The branches of a `cond` are treated in the same way.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from ltjax.jacobian._chunks import ChunkSize, map_chunks
 from ltjax.jacobian._evaluate import evaluate
 from ltjax.jacobian._jaxpr import Op, Value, as_array, read
 from ltjax.jacobian._parts import LoopTap, Part, Tap
-from ltjax.jacobian._placement import positions, zeros
+from ltjax.jacobian._placement import on_each_device, positions, zeros
 from ltjax.jacobian._products import along, dots, each_step, gradients, pull, push
 from ltjax.jacobian._views import overlapping, views
 
@@ -219,9 +220,9 @@ class Intercepted:
         first = len(operands) - len(tap.parts[0].program.inputs)
 
         def branch(part):
-            def run(operands, cotangents):
+            def run(operands, cotangents, numbers=self._numbers):
                 given = dict(zip(tap.results, cotangents, strict=True))
-                inner = Intercepted(part, operands, given, self._numbers)
+                inner = Intercepted(part, operands, given, numbers)
                 keep = [first + i in places for i in range(len(operands))]
                 return inner.squares(keep, chunk_size).astype(self._dtype)
 
@@ -231,6 +232,10 @@ class Intercepted:
         own = list(map(as_array, operands[first:], tap.op.inputs[first:]))
         own, ds = lax.optimization_barrier((own, list(cotangents)))
         branches = list(map(branch, tap.parts))
+        if tap.op.name == "shard_map":
+            numbers = jnp.arange(tap.parts[0].size, dtype=jnp.int32)
+            local = functools.partial(branches[0], numbers=numbers)
+            return on_each_device(local, tap.op, tap.results)(own, ds)
         if len(branches) == 1:
             return branches[0](own, ds)
         return lax.switch(operands[0], branches, own, ds)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core, source_info_util
 
+from ltjax.jacobian._placement import vary
+
 _INLINED = {"jit", "pjit", "closed_call", "core_call"}
 
 
@@ -85,6 +87,8 @@ class Op:
     def bind(self, *operands: Any, **changed: Any) -> tuple[Any, ...]:
         """Results of the operation, with some of its parameters ``changed``."""
         primitive = self._eqn.primitive
+        if self.name == "pvary":  # an error for what varies already
+            return (vary(operands[0], frozenset(self.params["axes"])),)
         with self._eqn.ctx.manager:
             out = primitive.bind(
                 *operands, **primitive.get_bind_params({**self.params, **changed})

@@ -1,6 +1,6 @@
 """Where arrays lie: explicit shardings, and the varying values of `jax.shard_map`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +31,40 @@ def explicit_sharding(aval: Any) -> Any:
     sharding = getattr(aval, "sharding", None)
     types = sharding.mesh.axis_types if sharding is not None else ()
     return sharding if AxisType.Explicit in types else None
+
+
+def mesh_axes(spec: P, axis: Any) -> tuple[str, ...] | None:
+    """Mesh axes along which a spec cuts an axis of an array, the major one first."""
+    if not isinstance(axis, int):
+        return None
+    names = spec[axis] if axis < len(spec) else None
+    return names if isinstance(names, tuple) else (names,) if names else ()
+
+
+def on_each_device(
+    fun: Callable[..., Any], op: Any, results: Mapping[int, int]
+) -> Callable[..., Any]:
+    """A function of operands and results of a `jax.shard_map`, as one on its devices.
+
+    What it returns are numbers of examples, which are on some axis of the results.
+    """
+    params = op.params
+    ends = [params["out_specs"][j] for j in results]
+    names = mesh_axes(ends[0], next(iter(results.values()))) or ()
+
+    def varied(*parts):
+        # What is replicated must not have the sum over devices for a derivative.
+        return fun(*(vary_leaves(parts, frozenset(names)) if checked else parts))
+
+    checked = params["check_vma"]
+    return jax.shard_map(
+        varied,
+        mesh=params["mesh"],
+        in_specs=(list(params["in_specs"]), ends),
+        out_specs=P(names),
+        axis_names=params["newly_manual_axes"],
+        check_vma=checked,
+    )
 
 
 def mixes_meshes(avals: Iterable[Any]) -> bool:

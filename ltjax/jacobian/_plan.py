@@ -196,7 +196,11 @@ def multiply_adds(op: Op) -> int:
         kernel = shape_of(op.inputs[1])
         per_output = math.prod(kernel) // max(kernel[numbers.rhs_spec[0]], 1)
         return op.outputs[0].size * per_output
-    times = op.params.get("length", 1) if op.name == "scan" else 1
+    times = 1
+    if op.name == "scan":
+        times = op.params["length"]
+    elif op.name == "shard_map":
+        times = op.params["mesh"].size
     inside = (inner for body in bodies(op) for inner in body.ops)
     return times * sum(map(multiply_adds, inside))
 

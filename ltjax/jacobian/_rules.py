@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ltjax.jacobian._constants import Constants
-from ltjax.jacobian._jaxpr import Op, Program, shape_of
+from ltjax.jacobian._jaxpr import Op, shape_of
 
 SHARED: Final = "shared"
 Axis = int | str | None  # None: the value is not used
@@ -117,9 +117,11 @@ class Question:
       shapes: shapes of the operands.
       shape: shape of the first result.
       inner: ``(program, axes of its outputs, values) -> axes of its inputs``, for
-        operations that hold programs.
+        operations that hold programs; ``size`` and ``cut`` may be given too.
       values: whether only values must keep examples apart, not derivatives. The two
         differ in functions with derivatives of their own.
+      cut: in a program of each device, the axes of the mesh along which the examples
+        are on different devices, if that is known.
     """
 
     def __init__(
@@ -128,9 +130,10 @@ class Question:
         axes: Sequence[Axis],
         size: int,
         constants: Constants,
-        inner: Callable[[Program, Sequence[Axis], bool], list[Axis]],
+        inner: Callable[..., list[Axis]],
         *,
         values: bool,
+        cut: frozenset[str] | None = None,
     ):
         self.op = op
         self.params = op.params
@@ -140,6 +143,7 @@ class Question:
         self.constants = constants
         self.inner = inner
         self.values = values
+        self.cut = cut
         self.shapes = [shape_of(a) for a in op.inputs]
         self.shape = op.outputs[0].shape
 
@@ -224,6 +228,18 @@ def _broadcast_in_dim(q: Question) -> list[Axis]:
 def _placed(q: Question) -> list[Axis]:
     """Where an array lies does not change its entries."""
     return [q.axis]
+
+
+@rule("psum", "psum_invariant", "pmax", "pmin", "ppermute", "all_gather")
+def _collective(q: Question) -> list[Axis] | None:
+    """Devices with the same examples may exchange what they have of them."""
+    names = q.params.get("axes") or q.params.get("axis_name")
+    if q.cut is None or not names or not q.cut.isdisjoint(names):
+        return None
+    gathered = q.params.get("all_gather_dimension")
+    if gathered is None or (q.params["tiled"] and q.axis != gathered):
+        return [q.axis]
+    return [SHARED if q.axis == gathered else q.axis - (q.axis > gathered)]
 
 
 @rule("tile")

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from ltjax.jacobian._calls import shard_block
 from ltjax.jacobian._flow import active_values, follow_examples, is_active
-from ltjax.jacobian._jaxpr import Op, Program, Value, closed, scan_sizes
+from ltjax.jacobian._jaxpr import Op, Program, Value, bodies, closed, nested, scan_sizes
 from ltjax.jacobian._loops import unroll
 from ltjax.jacobian._parts import Loop, Part, Tap
 from ltjax.jacobian._rules import SHARED, Axis
@@ -139,11 +140,16 @@ def _with_parts(tap: Tap, size: int, active: frozenset[Value]) -> Tap:
     op = tap.op
     if op.name == "cond":
         first, found = 1, op.params["branches"]
-    elif op.name in _CHECKPOINTS:
+    elif op.name in _CHECKPOINTS or op.name == "shard_map":
         first, found = 0, [op.params["jaxpr"]]
     else:
         return tap
     results = [tap.results.get(j) for j in range(len(op.outputs))]
+    if op.name == "shard_map":
+        block = shard_block(op, results, size)
+        if block is None or not _can_vary(op, block[0]):
+            return tap
+        size = block[1]
     parts = []
     for program in map(closed, found):
         inputs = zip(program.inputs, op.inputs[first:], strict=True)
@@ -154,6 +160,20 @@ def _with_parts(tap: Tap, size: int, active: frozenset[Value]) -> Tap:
             return tap
         parts.append(part)
     return Tap(op, tap.operands, tap.axes, tap.results, tuple(parts))
+
+
+def _can_vary(op: Op, names: tuple[str, ...]) -> bool:
+    """Whether a `jax.shard_map` can be evaluated with parameters that vary.
+
+    No device may have only a part of an example, and no program inside the function
+    may make values vary itself.
+    """
+    shape, manual = op.params["mesh"].shape, op.params["newly_manual_axes"]
+    (body,) = bodies(op)
+    inside = (o for outer in body.ops for b in bodies(outer) for o in b.ops)
+    return all(shape[name] == 1 for name in manual.difference(names)) and not any(
+        inner.name == "pvary" for o in inside for inner in nested(o)
+    )
 
 
 def _independent(

@@ -24,7 +24,8 @@ from tests.jacobian.rule_cases import FOLLOWED, REFUSED, B, S, array, integers
 # With rules tested elsewhere: only in some versions of JAX, or in files of their own.
 ELSEWHERE = {
     *("stack", "unstack", "custom_vjp_call", "remat", "remat2", "scatter_add"),
-    *("reshard", "pvary", "pcast", "mesh_cast"),
+    *("reshard", "pvary", "pcast", "mesh_cast", "shard_map", "all_gather"),
+    *("psum", "psum_invariant", "pmax", "pmin", "ppermute"),
 }
 # A reduction over the examples has no axis of examples to ask about.
 REDUCTIONS = {n for n in FOLLOWED if n.startswith("reduce_") and "window" not in n} | {
