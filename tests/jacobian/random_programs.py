@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import jax
+
 from tests import quick_compilation
 
 CHUNK = 20  # programs between two looks at the clock; compiled ones are then dropped
@@ -76,8 +78,6 @@ def _kind(product: str, text: str) -> str:
 
 
 def _chunk(seed: int, indices: list[int]) -> list[Result]:
-    import jax
-
     with jax.enable_x64(True):
         found = [run(seed, index) for index in indices]
     jax.clear_caches()
@@ -121,6 +121,8 @@ def main() -> None:
     if args.only is not None:
         indices = [args.only]
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # of processes started from here
+    jax.config.update("jax_num_cpu_devices", int(os.environ["JAX_NUM_CPU_DEVICES"]))
     quick_compilation.set_flags()
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn())
     results = []

@@ -79,6 +79,25 @@ def mapped(s):
 
 
 @operation(0.8)
+def on_devices(s):
+    """A function on each of two devices."""
+    a, b = _state(s), s.real()
+    cuts = s.axis(a), s.axis(b) if b.ndim and s.chance(0.7) else None
+    f, out = body(s, *(_half(v, k) for v, k in zip((a, b), cuts, strict=True)))
+    code = f"{f}, {cuts}, {s.axis(out)}, {a}, {b}, check_vma={s.chance(0.5)}"
+    s.emit(f"spread({code})")
+
+
+def _half(v: Var, axis: int | None) -> Var:
+    if axis is None:
+        return v
+    if v.shape[axis] % 2:
+        raise Reject
+    shape = (*v.shape[:axis], v.shape[axis] // 2, *v.shape[axis + 1 :])
+    return v._replace(shape=shape)
+
+
+@operation(0.8)
 def lax_map(s):
     a = _state(s)
     f, _ = body(s, _row(s, a))

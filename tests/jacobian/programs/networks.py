@@ -237,7 +237,9 @@ def _statistic(s, h):
 
 def _block(coupled: bool):
     def block(s, h):
-        name = s.any(*WRAPPERS)
+        on_devices = s.batch % 2 == 0 and s.batch < 8  # data may be on eight already
+        names = [n for n in WRAPPERS if on_devices or not n.startswith("devices")]
+        name = s.any(*names)
         inner = s.function(h)
         (a,) = inner.arguments
         inner.vars[:] = [a]

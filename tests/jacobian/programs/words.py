@@ -2,7 +2,7 @@
 
 ``each(layer, p, values, shared)`` does to every example what ``layer`` does to a batch
 of one; ``stat(x)`` is where examples meet; ``wrap(name, block, p, h)`` puts a block of
-both into control flow.
+both into control flow, or on several devices.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from tests.jacobian.programs import rules
 
@@ -50,6 +52,26 @@ def _layers_apart(f, p, h):
     return f(p, f(_halved(p), h))
 
 
+def spread(f, cuts, out, *args, check_vma=True):
+    """``f`` on each of two devices, of halves of what is cut along an axis."""
+    kinds = (AxisType.Auto,)
+    mesh = jax.make_mesh((2,), ("half",), axis_types=kinds, devices=jax.devices()[:2])
+    specs = [P() if k is None else P(*[None] * k, "half") for k in (*cuts, out)]
+    options = {"in_specs": tuple(specs[:-1]), "out_specs": specs[-1]}
+    return jax.shard_map(f, mesh=mesh, check_vma=check_vma, **options)(*args)
+
+
+def _halves(check_vma):
+    def wrapped(f, p, h):
+        return spread(f, (None, 0), 0, p, h, check_vma=check_vma)
+
+    return wrapped
+
+
+def _halves_apart(f, p, h):
+    return jnp.concatenate([f(p, half) for half in jnp.split(h, 2)])
+
+
 def _again(f, p, h):
     return lax.scan(lambda c, _: (f(p, c), None), h, None, length=2)[0]
 
@@ -81,6 +103,8 @@ WRAPPERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "fori": (lambda f, p, h: lax.fori_loop(0, 2, lambda i, c: f(p, c), h), _twice),
     "custom_vjp": (rules.wrapped_vjp, _once),
     "custom_jvp": (rules.wrapped_jvp, _once),
+    "devices": (_halves(True), _halves_apart),
+    "devices, unchecked": (_halves(False), _halves_apart),
 }
 
 
@@ -96,4 +120,4 @@ def stat(x):
     return x
 
 
-NAMES = {"each": each, "wrap": wrap, "stat": stat}
+NAMES = {"each": each, "wrap": wrap, "stat": stat, "spread": spread}
