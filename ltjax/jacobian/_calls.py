@@ -30,7 +30,7 @@ from ltjax.jacobian._jaxpr import (
 )
 from ltjax.jacobian._linearity import LINEAR, ZERO, linearity
 from ltjax.jacobian._placement import mesh_axes
-from ltjax.jacobian._rules import SHARED, Axis, Question, join, rule
+from ltjax.jacobian._rules import BOTH, SHARED, Axis, Interleaved, Question, join, rule
 
 
 @rule("checkpoint", "remat", "remat2", mixed=True)
@@ -55,6 +55,8 @@ def _scan(q: Question) -> list[Axis]:
     consts, carried = sizes
     body = closed(params["jaxpr"])
     carry, stacked = list(q.axes[:carried]), list(q.axes[carried:])
+    if Interleaved(0) in stacked:
+        return q.all(SHARED)
     if 0 in stacked:  # one example after the other
         alone = carried == 0 and params["length"] == q.size and {*stacked} <= {0, None}
         shared = q.all(SHARED)
@@ -83,10 +85,11 @@ def _shard_map(q: Question) -> list[Axis] | None:
     if block is None:
         return None
     names, size = block
-    program, cut = closed(q.params["jaxpr"]), frozenset(names)
-    found = q.inner(program, q.axes, q.values, size=size, cut=cut)
+    alike = q.alike | q.params["newly_manual_axes"].difference(names)
+    program = closed(q.params["jaxpr"])
+    found = q.inner(program, q.axes, q.values, size=size, alike=alike)
     return [
-        axis if axis is None or mesh_axes(spec, axis) == names else SHARED
+        axis if axis in (None, BOTH) or mesh_axes(spec, axis) == names else SHARED
         for axis, spec in zip(found, q.params["in_specs"], strict=True)
     ]
 
@@ -100,6 +103,8 @@ def shard_block(
       The mesh axes along which they are cut, and how many each device has; None if
       that is not the same for all results.
     """
+    if any(isinstance(axis, Interleaved) for axis in axes):
+        return None
     pairs = zip(axes, op.params["out_specs"], strict=True)
     cuts = {mesh_axes(spec, axis) for axis, spec in pairs if isinstance(axis, int)}
     names = cuts.pop()

@@ -15,7 +15,7 @@ from jax.extend import core
 from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._independence import operand_axes
 from ltjax.jacobian._jaxpr import Op, Program, Value, is_inexact
-from ltjax.jacobian._rules import SHARED, Axis
+from ltjax.jacobian._rules import BOTH, SHARED, Axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,13 @@ def follow_examples(
                 unknown.append(op)
             if SHARED in found:
                 both.append(op)
-        edges[op] = operands or [SHARED] * len(op.inputs)
+        operands = operands or [SHARED] * len(op.inputs)
+        couplings += [
+            (op, j)
+            for j, (atom, axis) in enumerate(zip(op.inputs, operands, strict=True))
+            if axis == BOTH and is_active(atom, active) and atom not in shared
+        ]
+        edges[op] = [SHARED if axis == BOTH else axis for axis in operands]
         for position, (atom, axis) in enumerate(zip(op.inputs, edges[op], strict=True)):
             if is_active(atom, active) and axis is not None:
                 uses.setdefault(atom, []).append((op, position, axis))

@@ -29,7 +29,7 @@ from ltjax.jacobian._jaxpr import Value, bodies, dtype_of, scan_sizes, shape_of
 from ltjax.jacobian._parts import LoopTap, Tap
 from ltjax.jacobian._placement import explicit_sharding, reshape
 from ltjax.jacobian._products import each_step
-from ltjax.jacobian._rules import ELEMENTWISE, SHARED
+from ltjax.jacobian._rules import ELEMENTWISE, SHARED, Interleaved
 from ltjax.jacobian._windows import Windows
 
 
@@ -161,8 +161,10 @@ class MaskedRows(TapRows):
     def one(self, example):
         def masked(d, axis):
             place = explicit_sharding(jax.typeof(d))
-            owner = lax.broadcasted_iota(jnp.int32, d.shape, axis, out_sharding=place)
-            mine = owner // (d.shape[axis] // self._size) == example
+            k, own = int(axis), d.shape[axis] // self._size
+            entry = lax.broadcasted_iota(jnp.int32, d.shape, k, out_sharding=place)
+            turns = isinstance(axis, Interleaved)
+            mine = (entry % self._size if turns else entry // own) == example
             return jnp.where(mine, d, jnp.zeros_like(d))
 
         axes = self.tap.results.values()
@@ -210,7 +212,9 @@ class ConvolutionRows(TapRows):
         if op.name != "conv_general_dilated" or op.params["batch_group_count"] != 1:
             return False
         numbers = op.params["dimension_numbers"]
-        return position == 1 and tap.axes == (numbers.lhs_spec[0], SHARED)
+        batch = numbers.lhs_spec[0]
+        axes = ((batch, SHARED), (Interleaved(batch), SHARED))
+        return position == 1 and tap.axes in axes
 
     def one(self, example):
         own, (d,) = example
@@ -337,6 +341,8 @@ def _fitting(tap: Tap, position: int) -> list[type[TapRows]]:
 
 def _mergeable(tap: Tap, position: int) -> bool:
     """Whether iterations of the loops around can become positions of the examples."""
+    if any(isinstance(k, Interleaved) for k in (*tap.axes, *tap.results.values())):
+        return False
     if not isinstance(tap, LoopTap):
         return bool(_fitting(tap, position)) and not bodies(tap.op)
     pairs = zip(tap.op.stacked, tap.axes, strict=True)
@@ -375,11 +381,13 @@ def _merged(tap: LoopTap, operands, cotangents, size: int):
 
 def split_examples(x: jax.Array, axis: int, size: int) -> jax.Array:
     """``x`` with a leading axis of examples, taken out of ``axis``."""
-    own = x.shape[axis] // size
+    k, own = int(axis), x.shape[axis] // size
     if own == 1:
-        return jnp.moveaxis(jnp.expand_dims(x, axis + 1), axis, 0)
-    x = x.reshape(*x.shape[:axis], size, own, *x.shape[axis + 1 :])
-    return jnp.moveaxis(x, axis, 0)
+        return jnp.moveaxis(jnp.expand_dims(x, k + 1), k, 0)
+    turns = isinstance(axis, Interleaved)
+    parts = (own, size) if turns else (size, own)
+    x = x.reshape(*x.shape[:k], *parts, *x.shape[k + 1 :])
+    return jnp.moveaxis(x, k + turns, 0)
 
 
 def working_bytes(op: Any) -> int:

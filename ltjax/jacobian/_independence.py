@@ -7,7 +7,7 @@ from ltjax.jacobian import _calls as _calls
 from ltjax.jacobian import _rules
 from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._jaxpr import Op, Program, Value
-from ltjax.jacobian._rules import SHARED, Axis, Question, join
+from ltjax.jacobian._rules import BOTH, SHARED, Axis, Question, join
 
 
 def operand_axes(
@@ -17,7 +17,7 @@ def operand_axes(
     constants: Constants,
     *,
     values: bool = False,
-    cut: frozenset[str] | None = None,
+    alike: frozenset[str] = frozenset(),
 ) -> list[Axis] | None:
     """Batch axes of the operands of ``op``, or None if they are not known.
 
@@ -27,13 +27,13 @@ def operand_axes(
       size: number of examples.
       constants: known integers of the program that ``op`` is part of.
       values: whether only values must keep examples apart, not derivatives.
-      cut: see `Question`.
+      alike: see `Question`.
     """
 
-    def inner(program, axes, values, size=size, cut=cut):
-        return input_axes(program, axes, size, values=values, cut=cut)
+    def inner(program, axes, values, size=size, alike=alike):
+        return input_axes(program, axes, size, values=values, alike=alike)
 
-    question = Question(op, axes, size, constants, inner, values=values, cut=cut)
+    question = Question(op, axes, size, constants, inner, values=values, alike=alike)
     return _rules.answer(question)
 
 
@@ -43,15 +43,24 @@ def input_axes(
     size: int,
     *,
     values: bool = False,
-    cut: frozenset[str] | None = None,
+    alike: frozenset[str] = frozenset(),
 ) -> list[Axis]:
-    """Batch axes of the inputs of a whole program, given those of its outputs."""
+    """Batch axes of the inputs of a whole program, given those of its outputs.
+
+    Inputs that are of examples in one use and needed whole in another are `BOTH`.
+    """
     constants = Constants(program)
     found: dict[Value, Axis] = {}
+    both: set[Value] = set()
 
     def meet(atom, axis):
-        if isinstance(atom, Value):
-            found[atom] = join(found.get(atom), axis)
+        if not isinstance(atom, Value):
+            return
+        known = found.get(atom)
+        joined = SHARED if axis == BOTH else join(known, axis)
+        if axis == BOTH or (joined == SHARED and {known, axis} - {None, SHARED}):
+            both.add(atom)
+        found[atom] = joined
 
     for atom, axis in zip(program.outputs, axes, strict=True):
         meet(atom, axis)
@@ -62,10 +71,10 @@ def input_axes(
         operands = None
         if any(isinstance(axis, int) for axis in results):
             operands = operand_axes(
-                op, results, size, constants, values=values, cut=cut
+                op, results, size, constants, values=values, alike=alike
             )
         if operands is None:
             operands = [SHARED] * len(op.inputs)
         for atom, axis in zip(op.inputs, operands, strict=True):
             meet(atom, axis)
-    return [found.get(v) for v in program.inputs]
+    return [BOTH if v in both else found.get(v) for v in program.inputs]

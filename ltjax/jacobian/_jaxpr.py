@@ -72,6 +72,15 @@ class Op:
         return [a for a in self.inputs if isinstance(a, Value)]
 
     @property
+    def exchanges_along(self) -> frozenset[str]:
+        """Axes of the mesh along which devices exchange values in the operation."""
+        if self.name in ("pvary", "pcast", "axis_index"):
+            return frozenset()
+        found = (self.params.get(name) for name in ("axes", "axis_name"))
+        names = [a for x in found for a in (x if isinstance(x, tuple) else (x,))]
+        return frozenset(a for a in names if isinstance(a, str))
+
+    @property
     def where(self) -> str:
         """The primitive, and the line of the user's program that calls it."""
         line = source_info_util.summarize(self._eqn.source_info)

@@ -16,7 +16,7 @@ from ltjax.jacobian._jaxpr import Op, Program, nested
 from ltjax.jacobian._linearity import LINEAR, ZERO
 from ltjax.jacobian._operator import Jacobian
 from ltjax.jacobian._placement import explicit_sharding, positions, vary_leaves
-from ltjax.jacobian._plan import NoDefinition, Plan, attribute, freeze
+from ltjax.jacobian._plan import NoDefinition, Plan, attribute, exchanges, freeze
 
 _NO_FORWARD_MODE = (
     "jvp is not possible here: losses_fn holds a custom_vjp, which has no forward "
@@ -76,6 +76,7 @@ class LinearizedJacobian(Jacobian):
         self._row_bytes = _trees.nbytes(params) + 2 * max(
             map(_ghost_norms.working_bytes, program.ops), default=0
         )
+        self._exchanges = exchanges(program)
         self.convolves = "conv_general_dilated" in _primitives(program)
 
     @staticmethod
@@ -143,6 +144,15 @@ class LinearizedJacobian(Jacobian):
             return _tapped_norms(tapped, self.params, mask, chunk_size)
         return self._map_rows(_norm(mask, self.dtype), chunk_size)
 
+    def refuse_exchanges(self) -> None:
+        """Raises a ValueError where other devices have a part in an example's row."""
+        if self._exchanges:
+            raise ValueError(
+                "inside jax.shard_map an example has no row where losses_fn exchanges "
+                f"values between devices ({self._exchanges[0].where}): jvp and vjp are "
+                "possible; for rows and norms use jax.jit with sharded arrays instead."
+            )
+
     def _evaluated_again(self, keep: list[bool]) -> Intercepted | None:
         """What has norms without the rows, at the price of another forward pass."""
         plan = self._plan
@@ -159,6 +169,7 @@ class LinearizedJacobian(Jacobian):
         return None if plan is None else Intercepted(plan, jax.tree.leaves(self.params))
 
     def _map_rows(self, fun: Callable[[Any], Any], chunk_size: ChunkSize) -> Any:
+        self.refuse_exchanges()
         rows = math.prod(self.shape)
 
         where = positions(self._outputs)
@@ -180,7 +191,7 @@ class ExamplesJacobian(Jacobian):
 
     def __init__(
         self,
-        jacobian: LinearizedJacobian,
+        jacobian: "LinearizedJacobian | VaryingJacobian",
         loss_fn: Callable[[Any, Any], jax.Array],
         batch: Any,
     ):
@@ -192,6 +203,9 @@ class ExamplesJacobian(Jacobian):
             jacobian.reason,
         )
         self._jacobian = jacobian
+        inner = jacobian.inner if isinstance(jacobian, VaryingJacobian) else jacobian
+        self._linearized: LinearizedJacobian = inner
+        self.axes = jacobian.axes
         self._loss_fn = loss_fn
         self._batch = batch
 
@@ -205,12 +219,14 @@ class ExamplesJacobian(Jacobian):
         return self._map_rows(_norm(mask, self.dtype), chunk_size)
 
     def _map_rows(self, fun: Callable[[Any], Any], chunk_size: ChunkSize) -> Any:
+        self._linearized.refuse_exchanges()
         # On a sharded batch XLA may get the gradients of kernels wrong in vmap(grad).
-        if self._jacobian.convolves:
+        if self._linearized.convolves:
             return self._jacobian._map_rows(fun, chunk_size)
         gradient = jax.grad(self._loss_fn)
+        params = vary_leaves(self.params, self.axes)  # or devices are summed over
         return map_chunks(
-            lambda example: fun(gradient(self.params, example)),
+            lambda example: fun(gradient(params, example)),
             self._batch,
             chunk_size(_trees.nbytes(self.params)),
         )
@@ -228,23 +244,21 @@ class VaryingJacobian(Jacobian):
         super().__init__(
             params, jacobian.shape, jacobian.dtype, jacobian.method, jacobian.reason
         )
-        self._jacobian = jacobian
+        self.inner: Any = jacobian
         self.axes = axes
 
     def _jvp(self, direction, definition):
-        return self._jacobian.jvp(
-            vary_leaves(direction, self.axes), definition=definition
-        )
+        return self.inner.jvp(vary_leaves(direction, self.axes), definition=definition)
 
     def _vjp(self, cotangents):
         total = jax.linear_transpose(lambda p: vary_leaves(p, self.axes), self.params)
-        return total(self._jacobian.vjp(vary_leaves(cotangents, self.axes)))[0]
+        return total(self.inner.vjp(vary_leaves(cotangents, self.axes)))[0]
 
     def _map_rows(self, fun, chunk_size):
-        return self._jacobian._map_rows(fun, chunk_size)
+        return self.inner._map_rows(fun, chunk_size)
 
     def _norms(self, mask, chunk_size, definition):
-        return self._jacobian._norms(mask, chunk_size, definition)
+        return self.inner._norms(mask, chunk_size, definition)
 
 
 def _primitives(program: Program) -> frozenset[str]:

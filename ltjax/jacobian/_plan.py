@@ -48,19 +48,23 @@ class Plan(Part):
     Attributes:
       data_ops: operations in which data enters that could be a whole batch.
       obstacle: why rows cannot be read off the taps, or an empty string.
+      exchanges: see `exchanges`.
       without_tangents: operations with parameters that have no forward mode.
       intercepted: share of the multiply-adds whose input tangents the taps save.
     """
 
     data_ops: tuple[Op, ...]
     obstacle: str
+    exchanges: tuple[Op, ...]
     without_tangents: tuple[Op, ...]
     intercepted: float
 
     @property
     def independent(self) -> bool:
         """Whether no example is known to influence the loss of another."""
-        return not (self.flow.couplings or self.flow.unknown or self.obstacle)
+        return not (
+            self.flow.couplings or self.flow.unknown or self.obstacle or self.exchanges
+        )
 
     @property
     def can_be_intercepted(self) -> bool:
@@ -78,6 +82,8 @@ class Plan(Part):
         """What couples the examples, or what interception would save, in words."""
         if self.obstacle:
             return self.obstacle
+        if self.exchanges:
+            return f"devices exchange values in {_list(self.exchanges)}"
         if self.flow.unknown:
             return f"examples are not known to stay apart in {_list(self.flow.unknown)}"
         if self.flow.couplings:
@@ -109,6 +115,7 @@ def make_plan(program: Program, frozen: frozenset[Op] = frozenset()) -> Plan:
         **vars(part),
         data_ops=_data_ops(program, size, part.flow, trained),
         obstacle=_obstacle(part),
+        exchanges=exchanges(program),
         without_tangents=_without_tangents(part),
         intercepted=saved / total if total else 1.0,
     )
@@ -159,6 +166,27 @@ def backward_rules(program: Program) -> dict[Op, frozenset[str]]:
         kinds = linearity(pullback, len(op.inputs))
         found[op] = frozenset(k for k, r in zip(kinds, reached, strict=True) if r)
     return found
+
+
+def exchanges(program: Program) -> tuple[Op, ...]:
+    """Operations in which devices exchange what has a derivative.
+
+    Not those in a `jax.shard_map` that is part of the program: there all devices are
+    seen. Inside one, the derivative of an example's loss is spread over devices that
+    are at other examples, so it has no row.
+    """
+    ops = [inner for op in program.ops for inner in nested(op)]
+    seen = [op.params["newly_manual_axes"] for op in ops if op.name == "shard_map"]
+    known = frozenset[str]().union(*seen)
+    found = []
+    for op, active in _differentiated(program, program.inputs, program.outputs[:1]):
+        opaque = op.name in ("custom_vjp_call", "custom_jvp_call")
+        along = [inner.exchanges_along for inner in (nested(op) if opaque else [op])]
+        if any(is_active(a, active) for a in op.inputs) and any(
+            a - known for a in along
+        ):
+            found.append(op)
+    return tuple(found)
 
 
 def _differentiated(
@@ -318,7 +346,7 @@ def _intercepted(part: Part) -> tuple[int, int]:
 
 def _statistics(plan: Plan) -> frozenset[Op]:
     """Reductions over the batch through which alone examples are coupled."""
-    if plan.flow.unknown or plan.flow.both or not plan.on_one_mesh:
+    if plan.flow.unknown or plan.flow.both or plan.exchanges or not plan.on_one_mesh:
         raise NoDefinition(plan.reason)
     constants = Constants(plan.program)
     uses: dict[Value, list[tuple[Op, int]]] = {}

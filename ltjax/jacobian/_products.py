@@ -11,6 +11,7 @@ from jax import lax
 
 from ltjax.jacobian._jaxpr import Op, is_inexact
 from ltjax.jacobian._parts import LoopTap, Tap
+from ltjax.jacobian._rules import Interleaved
 
 
 def push(
@@ -124,8 +125,9 @@ def each_step(
 def along(weights: jax.Array, shape: tuple[int, ...], axis: int) -> jax.Array:
     """Weights of examples, to be multiplied with an array of that batch axis."""
     own = shape[axis] // weights.size
-    rows = weights if own == 1 else jnp.repeat(weights, own)
-    return rows.reshape([-1 if k == axis else 1 for k in range(len(shape))])
+    spread = jnp.tile if isinstance(axis, Interleaved) else jnp.repeat
+    rows = weights if own == 1 else spread(weights, own)
+    return rows.reshape([-1 if k == int(axis) else 1 for k in range(len(shape))])
 
 
 def _partial(op: Op, operands: Sequence[Any], positions: Iterable[int]):
@@ -149,5 +151,9 @@ def _row_sums(d, t, axis, size, dtype):
         product = (d * t).real.astype(dtype)
     else:
         product = d.astype(dtype) * t.astype(dtype)
-    rows = jnp.sum(product, tuple(k for k in range(d.ndim) if k != axis))
-    return rows if rows.size == size else jnp.sum(rows.reshape(size, -1), 1)
+    rows = jnp.sum(product, tuple(k for k in range(d.ndim) if k != int(axis)))
+    if rows.size == size:
+        return rows
+    if isinstance(axis, Interleaved):
+        return jnp.sum(rows.reshape(-1, size), 0)
+    return jnp.sum(rows.reshape(size, -1), 1)

@@ -6,8 +6,11 @@ the results that belong to example ``i`` depend on no more than the entries that
 to ``i`` on the given axis of each operand, and on the whole of the operands marked
 `SHARED`. A rule that cannot show this answers `SHARED`; a primitive without a rule is
 not known to keep examples apart.
+
+On an `Interleaved` axis examples take turns instead of lying in blocks.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -16,6 +19,34 @@ from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._jaxpr import Op, shape_of
 
 SHARED: Final = "shared"
+BOTH: Final = "both"  # of examples in one use, and needed whole in another one
+
+
+class Interleaved(int):
+    """An axis of size ``m * B`` whose entry ``e`` belongs to example ``e % B``.
+
+    So lie two views of a batch that were concatenated, and the steps of a sequence when
+    time comes before examples and both are made one axis.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other):
+        return isinstance(other, Interleaved) and int(self) == int(other)
+
+    def __ne__(self, other):
+        return not self == other
+
+    def __hash__(self):
+        return hash((Interleaved, int(self)))
+
+    def __add__(self, other):
+        return Interleaved(int(self) + other)
+
+    def __sub__(self, other):
+        return Interleaved(int(self) - other)
+
+
 Axis = int | str | None  # None: the value is not used
 Rule = Callable[["Question"], Sequence[Axis] | None]
 
@@ -117,11 +148,11 @@ class Question:
       shapes: shapes of the operands.
       shape: shape of the first result.
       inner: ``(program, axes of its outputs, values) -> axes of its inputs``, for
-        operations that hold programs; ``size`` and ``cut`` may be given too.
+        operations that hold programs; ``size`` and ``alike`` may be given too.
       values: whether only values must keep examples apart, not derivatives. The two
         differ in functions with derivatives of their own.
-      cut: in a program of each device, the axes of the mesh along which the examples
-        are on different devices, if that is known.
+      alike: in a program of each device, the axes of the mesh along which devices are
+        known to have the same examples.
     """
 
     def __init__(
@@ -133,7 +164,7 @@ class Question:
         inner: Callable[..., list[Axis]],
         *,
         values: bool,
-        cut: frozenset[str] | None = None,
+        alike: frozenset[str] = frozenset(),
     ):
         self.op = op
         self.params = op.params
@@ -143,7 +174,7 @@ class Question:
         self.constants = constants
         self.inner = inner
         self.values = values
-        self.cut = cut
+        self.alike = alike
         self.shapes = [shape_of(a) for a in op.inputs]
         self.shape = op.outputs[0].shape
 
@@ -155,6 +186,8 @@ class Question:
 def join(*axes: Axis) -> Axis:
     """The axis that several uses agree on, `SHARED` where they do not."""
     used = {axis for axis in axes if axis is not None}
+    if BOTH in used:
+        return BOTH
     if len(used) > 1:
         return SHARED
     return used.pop() if used else None
@@ -162,6 +195,7 @@ def join(*axes: Axis) -> Axis:
 
 _RULES: dict[str, Rule] = {}
 _MIXED: set[str] = set()
+_REGROUPING = frozenset(["reshape", "concatenate", "slice", "split"])
 
 
 def rule(*names: str, mixed: bool = False) -> Callable[[Rule], Rule]:
@@ -194,11 +228,32 @@ def answer(question: Question) -> list[Axis] | None:
         return None
     if question.axis == SHARED and question.op.name not in _MIXED:
         return question.all(SHARED)
+    entrywise = question.op.name not in _MIXED | _REGROUPING
+    if isinstance(question.axis, Interleaved) and entrywise:
+        return _interleaved(question, found)
     axes = found(question)
+    return None if axes is None else [_as_axis(axis) for axis in axes]
+
+
+def _as_axis(axis: Axis) -> Axis:
+    if axis is None or isinstance(axis, str | Interleaved):
+        return axis
+    return int(axis)  # JAX leaves NumPy's integers in what it says of mapped scatters
+
+
+def _interleaved(question: Question, found: Rule) -> list[Axis] | None:
+    """The answer of a rule that follows entries one by one, whoever they belong to."""
+    plain = copy.copy(question)
+    plain.axis = int(question.axis)
+    plain.axes = [int(a) if isinstance(a, Interleaved) else a for a in question.axes]
+    if question.op.name == "conv_general_dilated":
+        numbers = question.params["dimension_numbers"]
+        if plain.axis != numbers.out_spec[0]:  # groups of features are blocks
+            return question.all(SHARED)
+    axes = found(plain)
     if axes is None:
         return None
-    # JAX leaves NumPy's integers in what it says of mapped scatters.
-    return [axis if axis in (None, SHARED) else int(axis) for axis in axes]
+    return [a if a in (None, SHARED) else Interleaved(int(a)) for a in axes]
 
 
 @rule(*ELEMENTWISE)
@@ -233,8 +288,7 @@ def _placed(q: Question) -> list[Axis]:
 @rule("psum", "psum_invariant", "pmax", "pmin", "ppermute", "all_gather")
 def _collective(q: Question) -> list[Axis] | None:
     """Devices with the same examples may exchange what they have of them."""
-    names = q.params.get("axes") or q.params.get("axis_name")
-    if q.cut is None or not names or not q.cut.isdisjoint(names):
+    if not q.op.exchanges_along <= q.alike:
         return None
     gathered = q.params.get("all_gather_dimension")
     if gathered is None or (q.params["tiled"] and q.axis != gathered):
@@ -260,7 +314,11 @@ def _matrices(q: Question) -> list[Axis]:
 def _reshape(q: Question) -> list[Axis]:
     if q.params.get("dimensions") is not None:
         return [SHARED]
-    return [_major_axis(q.shapes[0], q.shape, q.axis, q.size)]
+    if not isinstance(q.axis, Interleaved):
+        axis = _major_axis(q.shapes[0], q.shape, q.axis, q.size)
+        if axis is not SHARED or not _takes_turns(q):
+            return [axis]
+    return [_minor_axis(q.shapes[0], q.shape, q.axis, q.size)]
 
 
 def _major_axis(
@@ -272,6 +330,27 @@ def _major_axis(
         if math.prod(source[:k]) == before and source[k] % size == 0:
             return k
     return SHARED
+
+
+def _minor_axis(
+    source: tuple[int, ...], result: tuple[int, ...], axis: int, size: int
+) -> Axis:
+    """Axis of the source whose minor part is that of ``axis`` of the result."""
+    after = math.prod(result[axis + 1 :])
+    for k in range(len(source)):
+        if math.prod(source[k + 1 :]) == after and source[k] % size == 0:
+            return _turns(k, source[k], size)
+    return SHARED
+
+
+def _takes_turns(q: Question) -> bool:
+    """Whether entry ``e`` of the result's axis belongs to example ``e % B``."""
+    return isinstance(q.axis, Interleaved) or q.shape[q.axis] == q.size
+
+
+def _turns(axis: int, length: int, size: int) -> Axis:
+    """An axis of that length on which examples take turns."""
+    return axis if length == size else Interleaved(axis)
 
 
 @rule("squeeze")
@@ -300,9 +379,18 @@ def _cumulative(q: Question) -> list[Axis]:
     return [q.axis if q.axis != q.params["axis"] else SHARED]
 
 
-@rule("sort", "split", "top_k", "approx_top_k")
+@rule("split")
+def _split(q: Question) -> list[Axis]:
+    along, whole = q.params["axis"], q.shapes[0]
+    if int(q.axis) != along:
+        return [q.axis]
+    even = all(length % q.size == 0 for length in q.params["sizes"])
+    return [_turns(along, whole[along], q.size) if even and _takes_turns(q) else SHARED]
+
+
+@rule("sort", "top_k", "approx_top_k")
 def _along_one_axis(q: Question) -> list[Axis]:
-    names = ("dimension", "axis", "reduction_dimension")
+    names = ("dimension", "reduction_dimension")
     along = next((q.params[name] for name in names if name in q.params), -1)
     along %= len(q.shapes[0])
     return q.all(q.axis if q.axis != along else SHARED)
@@ -353,7 +441,20 @@ def _pad(q: Question) -> list[Axis]:
     return [q.axis if untouched else SHARED, SHARED]
 
 
-@rule("slice", "dynamic_slice")
+@rule("slice")
+def _static_slice(q: Question) -> list[Axis]:
+    """Slices that leave the batch axis whole, or whole turns of it."""
+    k, (source,) = int(q.axis), q.shapes
+    if source[k] == q.shape[k]:
+        return [q.axis]
+    start, strides = q.params["start_indices"][k], q.params["strides"]
+    even = start % q.size == source[k] % q.size == 0 and (
+        not strides or strides[k] == 1
+    )
+    return [_turns(k, source[k], q.size) if even and _takes_turns(q) else SHARED]
+
+
+@rule("dynamic_slice")
 def _slice(q: Question) -> list[Axis]:
     """Slices that leave the batch axis whole; positions are shared."""
     axes = q.all(SHARED)
@@ -372,7 +473,13 @@ def _dynamic_update_slice(q: Question) -> list[Axis]:
 
 @rule("concatenate")
 def _concatenate(q: Question) -> list[Axis]:
-    return q.all(q.axis if q.params["dimension"] != q.axis else SHARED)
+    k = int(q.axis)
+    if q.params["dimension"] != k:
+        return q.all(q.axis)
+    lengths = [s[k] for s in q.shapes]
+    if isinstance(q.axis, Interleaved) and all(n % q.size == 0 for n in lengths):
+        return [_turns(k, n, q.size) for n in lengths]
+    return q.all(SHARED)
 
 
 @rule("rev")

@@ -7,7 +7,7 @@ from ltjax.jacobian._flow import active_values, follow_examples, is_active
 from ltjax.jacobian._jaxpr import Op, Program, Value, bodies, closed, nested, scan_sizes
 from ltjax.jacobian._loops import unroll
 from ltjax.jacobian._parts import Loop, Part, Tap
-from ltjax.jacobian._rules import SHARED, Axis
+from ltjax.jacobian._rules import SHARED, Axis, Interleaved
 
 _CHECKPOINTS = frozenset(["checkpoint", "remat", "remat2"])
 
@@ -114,7 +114,9 @@ def _body_of_scan(tap: Tap, size: int, active: frozenset[Value]) -> Part | None:
     last = consts + carried
     results = [tap.results.get(j) for j in range(len(op.outputs))]
     scanned = [*tap.axes[last:], *results[carried:]]
-    if 0 in scanned or any(consts <= j < last for j in tap.operands):
+    if not {0, Interleaved(0)}.isdisjoint(scanned) or any(
+        consts <= j < last for j in tap.operands
+    ):
         return None  # one example after the other, or a carried parameter
     if op.params["length"] == 0:
         return None
@@ -165,14 +167,17 @@ def _with_parts(tap: Tap, size: int, active: frozenset[Value]) -> Tap:
 def _can_vary(op: Op, names: tuple[str, ...]) -> bool:
     """Whether a `jax.shard_map` can be evaluated with parameters that vary.
 
-    No device may have only a part of an example, and no program inside the function
-    may make values vary itself.
+    No device may have only a part of an example or exchange values with others, and no
+    program inside the function may make values vary itself.
     """
     shape, manual = op.params["mesh"].shape, op.params["newly_manual_axes"]
     (body,) = bodies(op)
-    inside = (o for outer in body.ops for b in bodies(outer) for o in b.ops)
-    return all(shape[name] == 1 for name in manual.difference(names)) and not any(
-        inner.name == "pvary" for o in inside for inner in nested(o)
+    if any(shape[name] > 1 for name in manual.difference(names)):
+        return False
+    ops = [inner for o in body.ops for inner in nested(o)]
+    inside = [inner for inner in ops if inner not in body.ops]
+    return not any(o.exchanges_along for o in ops) and not any(
+        o.name == "pvary" for o in inside
     )
 
 

@@ -22,8 +22,8 @@ def clipped_sum(jac: Jacobian, max_norm: float | jax.Array) -> Any:
     differential privacy is scaled by. Examples must be independent, or one of them
     changes the rows of others; what is not proven to be so is refused. **The proof is
     about derivatives.** Statistics of the batch that have none are constants to it,
-    though another example changes them: those of data alone, those that a first layer
-    takes of its batch inside a loop or checkpoint, and whatever is behind
+    though another example changes them: those of data alone, those of what is made in
+    the same loop, checkpoint or `jax.shard_map`, and whatever is behind
     `jax.lax.stop_gradient` or in the forward function of a `jax.custom_vjp`. With any
     of these the bounds do not hold. Examples of `linearize_examples` are independent by
     construction; rows given to `Jacobian.from_rows` are taken as they are. In float32

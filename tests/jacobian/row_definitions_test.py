@@ -202,6 +202,27 @@ def test_statistics_of_the_first_layer_are_found_in_control_flow(wrap, concrete)
             call(x, definition)
 
 
+@pytest.mark.parametrize(
+    "wrap", [jax.checkpoint, lambda f: lambda h: lax.cond(h.sum() < 1e9, f, jnp.sin, h)]
+)
+def test_statistics_in_control_flow_couple_examples(wrap, x64):
+    """Those of activations that come from outside."""
+    params = {"w": array(2, 5, 6), "v": array(3, 6, CLASSES)}
+
+    @wrap
+    def normalised(h):
+        centred = h - h.mean(0, keepdims=True)
+        return centred * lax.rsqrt(h.var(0, keepdims=True) + 1e-3)
+
+    def losses_fn(p):
+        h = normalised(array(1, B, 5) @ p["w"])
+        return cross_entropy(normalised(jnp.tanh(h)) @ p["v"])
+
+    with pytest.raises(ValueError, match=r"needs a definition here \(examples infl"):
+        jacobian(losses_fn, params, lambda jac: ltjax.clipped_sum(jac, 1.0))
+    assert_products(losses_fn, params, definition="row")
+
+
 def test_definitions_agree_for_examples_that_cannot_be_intercepted(x64):
     """A checkpoint of most of the model falls back; examples stay independent."""
     x, params = jax.random.normal(jax.random.key(0), (4, 3)), jnp.eye(3)

@@ -233,6 +233,199 @@ def test_norms_of_a_model_on_each_device_do_not_run_it_for_each_row(check_vma):
     assert cost(lambda p: spread(p, X, Y)) < 2 * cost(_plain)
 
 
+MADE_OF_PARAMETERS = {
+    "product": lambda w: w * 2.0,
+    "relu": jax.nn.relu,
+    "rows": lambda w: w[jnp.arange(WIDTH)],
+    "checkpoint": lambda w: jax.checkpoint(jnp.tanh)(w),
+    "scan": lambda w: lax.scan(lambda c, _: (jnp.sin(c), None), w, None, 2)[0],
+    "cond": lambda w: lax.cond(w.sum() > 0, jnp.sin, jnp.cos, w),
+    "map": lambda w: lax.map(jnp.sin, w),
+    "mean over devices": lambda w: lax.pmean(w, "data"),
+    "checkpointed mean": lambda w: jax.checkpoint(lambda v: lax.pmean(v, "data"))(w),
+}
+
+
+@CHECKED
+@pytest.mark.parametrize("name", MADE_OF_PARAMETERS)
+def test_what_is_made_of_parameters_on_each_device(name, check_vma):
+    spread = jax.shard_map(
+        lambda w, x: jnp.square(jnp.tanh(x @ MADE_OF_PARAMETERS[name](w))).sum(1),
+        mesh=_mesh(data=4),
+        in_specs=(P(), EXAMPLES),
+        out_specs=EXAMPLES,
+        check_vma=check_vma,
+    )
+    made = MADE_OF_PARAMETERS[name.replace("mean over devices", "product")]
+    if "mean" in name:
+        made = lambda w: w  # noqa: E731
+
+    def together(params):
+        return jnp.square(jnp.tanh(X[:, 0] @ made(params["query"]))).sum(1)
+
+    losses = lambda params: spread(params["query"], X[:, 0])  # noqa: E731
+    _assert_products(losses, together)
+
+
+@CHECKED
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_parameters_gathered_from_the_devices(in_a_loop, check_vma):
+    """Each device keeps a part of a layer's parameters, and gathers all when needed."""
+
+    def layer(h, w):
+        return jnp.tanh(h * lax.all_gather(w, "data", axis=1, tiled=True)), None
+
+    def loop(w, x):
+        h = x @ jnp.ones((WIDTH, 8))
+        h = lax.scan(layer, h, w)[0] if in_a_loop else layer(h, w[0])[0]
+        return jnp.square(h).sum(1)
+
+    spread = jax.shard_map(
+        loop,
+        mesh=_mesh(data=4),
+        in_specs=(P(None, None, "data"), EXAMPLES),
+        out_specs=EXAMPLES,
+        check_vma=check_vma,
+    )
+    params = {"layers": array(3, 2, 1, 8)}
+
+    def together(params):
+        h = X[:, 0] @ jnp.ones((WIDTH, 8))
+        for w in params["layers"][: 2 if in_a_loop else 1]:
+            h = jnp.tanh(h * w)
+        return jnp.square(h).sum(1)
+
+    losses = lambda params: spread(params["layers"], X[:, 0])  # noqa: E731
+    assert_products(losses, params, definition="row")
+    np.testing.assert_allclose(dense(losses, params), dense(together, params))
+
+
+def test_collective_over_the_axes_of_an_outer_shard_map():
+    mesh = _mesh(data=2, model=2)
+
+    def outer(h):
+        inner = jax.shard_map(
+            lambda h: h - lax.pmean(h, "data"),
+            in_specs=P(None, "model"),
+            out_specs=P(None, "model"),
+            axis_names={"model"},
+        )
+        return inner(h)
+
+    centred = jax.shard_map(
+        outer, mesh=mesh, in_specs=EXAMPLES, out_specs=EXAMPLES, axis_names={"data"}
+    )
+
+    def losses(params):
+        h = jnp.tanh(X[:, 0] @ params["query"][:, :4])
+        return jnp.square(centred(h)).sum(1)
+
+    def norms(params, **options):
+        return ltjax.linearize(losses, params)[1].norms(**options)
+
+    with pytest.raises(ValueError, match="through shard_map"):
+        jax.eval_shape(norms, _params())
+
+    def together(params):
+        h = jnp.tanh(X[:, 0] @ params["query"][:, :4])
+        means = h.reshape(2, 4, 4).mean(0)
+        return jnp.square(h - jnp.concatenate([means, means])).sum(1)
+
+    expected = np.linalg.norm(dense(together, _params()), axis=1)
+    found = jax.jit(functools.partial(norms, definition="row"))(_params())
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("statistics", ["of a device", "of all"])
+def test_batch_statistics_in_a_shard_map_couple_examples(statistics):
+    def centred(h):
+        mean = h.mean(0, keepdims=True)
+        return h - (mean if statistics == "of a device" else lax.pmean(mean, "data"))
+
+    spread = jax.shard_map(
+        centred, mesh=_mesh(data=4), in_specs=EXAMPLES, out_specs=EXAMPLES
+    )
+
+    def losses(params):
+        h = jnp.tanh(spread(X[:, 0] @ params["query"]))
+        return jnp.square(spread(h * params["out"][None])).sum(1)
+
+    def clipped(params):
+        return ltjax.clipped_sum(ltjax.linearize(losses, params)[1], 1.0)
+
+    with pytest.raises(ValueError, match="influence each other through shard_map"):
+        jax.eval_shape(clipped, _params())
+    assert_products(losses, _params(), definition="row")
+
+
+@CHECKED
+@pytest.mark.parametrize("of", ["parameters", "activations", "data"])
+def test_exchange_around_linearize(of, check_vma):
+    """In a `jax.shard_map` devices are at different examples when they exchange."""
+
+    def losses(w, x):
+        w = lax.pmean(w, "data") if of == "parameters" else w
+        h = jnp.tanh(x @ w)
+        mean = (x if of == "data" else h).mean(0, keepdims=True).sum(1, keepdims=True)
+        mean = jnp.zeros_like(mean) if of == "parameters" else lax.pmean(mean, "data")
+        return jnp.square(h - mean).sum(1)
+
+    def products(w, x):
+        _, jac = ltjax.linearize(lambda w: losses(w, x), w)
+        return jac.jvp(w), jac.norms(definition="row")
+
+    spread = jax.shard_map(
+        products,
+        mesh=_mesh(data=4),
+        in_specs=(P(), EXAMPLES),
+        out_specs=EXAMPLES,
+        check_vma=check_vma,
+    )
+    w = array(0, WIDTH, 4)
+    if of != "data":
+        with pytest.raises(ValueError, match="an example has no row"):
+            jax.eval_shape(spread, w, X[:, 0])
+        return
+
+    def together(w):
+        return jnp.square(jnp.tanh(X[:, 0] @ w) - X[:, 0].mean(0).sum()).sum(1)
+
+    rows = dense(together, w)
+    dots, norms = jax.jit(spread)(w, X[:, 0])
+    np.testing.assert_allclose(dots, rows @ np.ravel(w), rtol=1e-9)
+    np.testing.assert_allclose(norms, np.linalg.norm(rows, axis=1), rtol=1e-9)
+
+
+@CHECKED
+@pytest.mark.parametrize("exchange", [False, True])
+def test_single_examples_in_a_shard_map(exchange, check_vma):
+    @jax.checkpoint
+    def loss_fn(w, x):
+        w = lax.pmean(w, "data") if exchange else w
+        return jnp.square(jnp.tanh(x @ w) @ w.T).sum()
+
+    def norms(w, x):
+        _, jac = ltjax.linearize_examples(loss_fn, w, x)
+        assert jac.method == "linearize"
+        return jac.norms()
+
+    spread = jax.shard_map(
+        norms,
+        mesh=_mesh(data=4),
+        in_specs=(P(), EXAMPLES),
+        out_specs=EXAMPLES,
+        check_vma=check_vma,
+    )
+    w = array(0, WIDTH, 4)
+    if exchange:
+        with pytest.raises(ValueError, match="an example has no row"):
+            jax.eval_shape(spread, w, X[:, 0])
+        return
+    rows = dense(lambda w: jax.vmap(loss_fn, (None, 0))(w, X[:, 0]), w)
+    found = jax.jit(spread)(w, X[:, 0])
+    np.testing.assert_allclose(found, np.linalg.norm(rows, axis=1), rtol=1e-9)
+
+
 def test_parameters_in_parts_on_the_devices():
     """A layer whose columns lie on ``model``: norms have no short way there."""
 

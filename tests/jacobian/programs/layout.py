@@ -109,6 +109,34 @@ def join(s):
 
 
 @operation(1.5)
+def turns(s):
+    """Batches one after the other on an axis, taken apart again or made an axis."""
+    a = s.real(lambda v: s.batch in v.shape)
+    k = s.any(*(i for i, n in enumerate(a.shape) if n == s.batch))
+    same = [a, *(v for v in s.visible() if v.shape == a.shape and not v.complex)]
+    others = [
+        s.any("{}", "jnp.sin({})").format(s.any(*same)) for _ in range(s.any(1, 2))
+    ]
+    whole = s.emit(f"jnp.concatenate([{', '.join([str(a), *others])}], {k})")
+    if s.chance(0.7) and k < a.ndim - 1:
+        w = s.parameter(a.shape[-1], a.shape[-1])
+        whole = s.emit(f"jnp.tanh({whole} @ {w})")
+    before, n = ":, " * k, s.batch
+    shape = (*a.shape[:k], len(others) + 1, *a.shape[k:])
+    s.emit(
+        s.any(
+            f"{whole}[{before}:{n}] * {whole}[{before}{n}:{2 * n}]",
+            f"{whole}[{before}{n}:]",
+            f"jnp.split({whole}, {len(others) + 1}, {k})[1]",
+            f"jnp.split({whole}, [{n}], {k})[1]",
+            f"{whole}.reshape({shape})",
+            f"jnp.sin({whole})",
+            f"{whole}[{before}1:{n + 1}]",
+        )
+    )
+
+
+@operation(1.5)
 def part(s):
     a = s.pick(lambda v: v.ndim > 0 and v.size > 0)
     k = s.axis(a)
