@@ -146,6 +146,7 @@ def comparisons(
             if baseline in own:
                 ax.axvline(np.mean(own[baseline]), color=GREY, ls="--", lw=1, zorder=1)
             ax.set(title=name)
+            ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
         fig.supxlabel(xlabel)
 
 
