@@ -84,6 +84,9 @@ def _device(x: Any) -> Any:
 
 def _plain(x: Any) -> Any:
     extended = jnp.issubdtype(getattr(x, "dtype", None), jax.dtypes.extended)
+    if not extended and getattr(x, "size", 1) == 0:
+        # Some that lie on two devices JAX cannot fetch.
+        return np.zeros(x.shape, x.dtype)
     return x if extended else np.asarray(x)
 
 
