@@ -390,7 +390,7 @@ def _split(q: Question) -> list[Axis]:
 
 @rule("sort", "top_k", "approx_top_k")
 def _along_one_axis(q: Question) -> list[Axis]:
-    names = ("dimension", "reduction_dimension")
+    names = ("dimension", "axis", "reduction_dimension")
     along = next((q.params[name] for name in names if name in q.params), -1)
     along %= len(q.shapes[0])
     return q.all(q.axis if q.axis != along else SHARED)

@@ -105,7 +105,10 @@ FOLLOWED = {
         (lambda x: jnp.sort(x, 1), [(B, 4)], 0, [0]),
         (lambda x, y: lax.sort((x, y), dimension=0), [(4, B), (4, B)], 1, [1, 1]),
     ],
-    "top_k": [(lambda x: lax.top_k(x, 2), [(B, 4)], 0, [0])],
+    "top_k": [
+        (lambda x: lax.top_k(x, 2), [(B, 4)], 0, [0]),
+        (lambda x: lax.top_k(x, 2, axis=0), [(4, B)], 1, [1]),
+    ],
     "split": [(lambda x: jnp.split(x, 2, 1), [(B, 4)], 0, [0])],
     "dot_general": [
         (lambda x, w: x @ w, [(B, 4), (4, 2)], 0, [0, S]),

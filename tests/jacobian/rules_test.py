@@ -18,7 +18,7 @@ from ltjax.jacobian._constants import Constants
 from ltjax.jacobian._independence import operand_axes
 from ltjax.jacobian._jaxpr import read, run, shape_of, trace
 from ltjax.jacobian._rules import BOTH, ELEMENTWISE, SHARED
-from tests.jacobian.reference import assert_products
+from tests.jacobian.reference import assert_products, jacobian
 from tests.jacobian.rule_cases import FOLLOWED, REFUSED, B, S, array, integers
 
 # With rules tested elsewhere: only in some versions of JAX, or in files of their own.
@@ -194,6 +194,16 @@ def test_examples_that_may_meet_are_refused(name):
     if answer is not None:
         arrays = [a for a, v in zip(answer, op.inputs, strict=True) if shape_of(v)]
         assert {SHARED, BOTH} & {*arrays}
+
+
+def test_largest_of_all_examples_are_refused(x64):
+    x, w = jnp.asarray(array(0, B, 3)), jnp.asarray(array(1, 3, 4))
+
+    def losses_fn(w):
+        return lax.top_k(x @ w, B, axis=0)[0].sum(1)
+
+    assert jacobian(losses_fn, w).method == "linearize"
+    assert_products(losses_fn, w, definition="row")
 
 
 @pytest.mark.parametrize("name", sorted(ELEMENTWISE - UNREACHABLE))
