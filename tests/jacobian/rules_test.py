@@ -197,7 +197,7 @@ def test_examples_that_may_meet_are_refused(name):
 
 
 def test_largest_of_all_examples_are_refused(x64):
-    x, w = jnp.asarray(array(0, B, 3)), jnp.asarray(array(1, 3, 4))
+    x, w = (jnp.asarray(array(*a), jnp.float64) for a in ((0, B, 3), (1, 3, 4)))
 
     def losses_fn(w):
         return lax.top_k(x @ w, B, axis=0)[0].sum(1)
