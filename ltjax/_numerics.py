@@ -42,9 +42,9 @@ def squared_norm(x: jax.Array) -> jax.Array:
 
 
 def power_of_two(x: jax.Array) -> jax.Array:
-    """The power of two nearest to ``x``, not negative, among those with an inverse.
+    """The power of two nearest to ``x``, among those whose inverse is a normal number.
 
-    Multiplying by one does not round. Zero has the smallest.
+    Products with it do not round. ``x`` is not negative; 0 has the smallest power.
     """
     info = jnp.finfo(x.dtype)
     largest = 2.0 ** (info.maxexp - 8)

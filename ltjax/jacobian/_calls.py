@@ -132,7 +132,8 @@ def _linear_solve(q: Question) -> list[Axis] | None:
         if any(axis not in (None, own) for axis, own in pairs):
             return None
         consts += found[:count]
-    return None if SHARED in consts else [*consts, *q.axes]
+    together = not {SHARED, BOTH}.isdisjoint(consts)
+    return None if together else [*consts, *q.axes]
 
 
 @rule("custom_jvp_call", mixed=True)

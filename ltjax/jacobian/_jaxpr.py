@@ -96,7 +96,7 @@ class Op:
     def bind(self, *operands: Any, **changed: Any) -> tuple[Any, ...]:
         """Results of the operation, with some of its parameters ``changed``."""
         primitive = self._eqn.primitive
-        if self.name == "pvary":  # an error for what varies already
+        if self.name == "pvary":  # nothing where shard_map does not check what varies
             return (vary(operands[0], frozenset(self.params["axes"])),)
         with self._eqn.ctx.manager:
             out = primitive.bind(

@@ -76,7 +76,7 @@ class LinearizedJacobian(Jacobian):
         self._row_bytes = _trees.nbytes(params) + 2 * max(
             map(_ghost_norms.working_bytes, program.ops), default=0
         )
-        self._exchanges = exchanges(program)
+        self._exchanges = plan.exchanges if plan else exchanges(program)
         self.convolves = "conv_general_dilated" in _primitives(program)
 
     @staticmethod

@@ -178,6 +178,8 @@ def exchanges(program: Program) -> tuple[Op, ...]:
     ops = [inner for op in program.ops for inner in nested(op)]
     seen = [op.params["newly_manual_axes"] for op in ops if op.name == "shard_map"]
     known = frozenset[str]().union(*seen)
+    if all(op.exchanges_along <= known for op in ops):
+        return ()
     found = []
     for op, active in _differentiated(program, program.inputs, program.outputs[:1]):
         opaque = op.name in ("custom_vjp_call", "custom_jvp_call")

@@ -149,7 +149,7 @@ def _with_parts(tap: Tap, size: int, active: frozenset[Value]) -> Tap:
     results = [tap.results.get(j) for j in range(len(op.outputs))]
     if op.name == "shard_map":
         block = shard_block(op, results, size)
-        if block is None or not _can_vary(op, block[0]):
+        if block is None or not _is_local(op, block[0]):
             return tap
         size = block[1]
     parts = []
@@ -164,21 +164,19 @@ def _with_parts(tap: Tap, size: int, active: frozenset[Value]) -> Tap:
     return Tap(op, tap.operands, tap.axes, tap.results, tuple(parts))
 
 
-def _can_vary(op: Op, names: tuple[str, ...]) -> bool:
-    """Whether a `jax.shard_map` can be evaluated with parameters that vary.
+def _is_local(op: Op, names: tuple[str, ...]) -> bool:
+    """Whether the program of one device gives the rows of its examples.
 
-    No device may have only a part of an example or exchange values with others, and no
-    program inside the function may make values vary itself.
+    No device may have only a part of an example, or exchange values with others. Nor
+    may a program inside make values vary: its derivative sums over devices.
     """
     shape, manual = op.params["mesh"].shape, op.params["newly_manual_axes"]
-    (body,) = bodies(op)
     if any(shape[name] > 1 for name in manual.difference(names)):
         return False
-    ops = [inner for o in body.ops for inner in nested(o)]
-    inside = [inner for inner in ops if inner not in body.ops]
-    return not any(o.exchanges_along for o in ops) and not any(
-        o.name == "pvary" for o in inside
-    )
+    (body,) = bodies(op)
+    own = [o for o in body.ops if o.name != "pvary"]
+    ops = [inner for o in own for inner in nested(o)]
+    return not any(o.exchanges_along or o.name == "pvary" for o in ops)
 
 
 def _independent(

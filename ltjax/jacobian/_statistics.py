@@ -23,12 +23,13 @@ def clipped_sum(jac: Jacobian, max_norm: float | jax.Array) -> Any:
     changes the rows of others; what is not proven to be so is refused. **The proof is
     about derivatives.** Statistics of the batch that have none are constants to it,
     though another example changes them: those of data alone, those of what is made in
-    the same loop, checkpoint or `jax.shard_map`, and whatever is behind
-    `jax.lax.stop_gradient` or in the forward function of a `jax.custom_vjp`. With any
-    of these the bounds do not hold. Examples of `linearize_examples` are independent by
-    construction; rows given to `Jacobian.from_rows` are taken as they are. In float32
-    both bounds hold up to the error of `Jacobian.norms`. One backward pass more than
-    the norms.
+    the same loop, checkpoint or `jax.shard_map`, those that all losses share before any
+    of them sees its own example (`Jacobian.reason` says then that examples meet in
+    shared values), and whatever is behind `jax.lax.stop_gradient` or in the forward
+    function of a `jax.custom_vjp`. With any of these the bounds do not hold. Examples
+    of `linearize_examples` are independent by construction; rows given to
+    `Jacobian.from_rows` are taken as they are. In float32 both bounds hold up to the
+    error of `Jacobian.norms`. One backward pass more than the norms.
 
     Args:
       jac: Jacobian of losses ``[B]``.

@@ -278,7 +278,9 @@ def _update_mean(state, gradient, decay):
     counts = jnp.isfinite(size) & (size > 0)
     share = _share(decay, state.step, usual > 0, dtype)
     # Without a gradient the mean itself takes its share.
-    old = decay + jnp.where(counts, 0, safe_divide(share, correction))
+    old = jnp.asarray(decay, dtype) + jnp.where(
+        counts, 0, safe_divide(share, correction)
+    )
     new = jnp.where(counts, share * factor, 0)
 
     def step(mean, g):
