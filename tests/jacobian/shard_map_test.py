@@ -65,6 +65,17 @@ def _plain(params):
     return _losses(params, X, Y)
 
 
+def _spread(fun, *in_specs, check_vma=True, **mesh):
+    """``fun`` on each device, which returns something of its examples."""
+    return jax.shard_map(
+        fun,
+        mesh=_mesh(**(mesh or {"data": 4})),
+        in_specs=in_specs,
+        out_specs=EXAMPLES,
+        check_vma=check_vma,
+    )
+
+
 def _spread_attention(check_vma, attend=_attend, spec=LOCAL, **mesh):
     mesh = _mesh(**(mesh or {"data": 4, "model": 2}))
     wrap = functools.partial(jax.shard_map, mesh=mesh, check_vma=check_vma)
@@ -129,8 +140,7 @@ def test_sum_over_parts_of_an_example():
     def attend(query, value):
         return lax.psum(_attend(query, value).sum(2, keepdims=True), "model")
 
-    mesh = _mesh(data=4, model=2)
-    spread = jax.shard_map(attend, mesh=mesh, in_specs=(LOCAL,) * 2, out_specs=EXAMPLES)
+    spread = _spread(attend, LOCAL, LOCAL, data=4, model=2)
 
     def together(query, value):
         return _attend(query, value).sum(2, keepdims=True)
@@ -176,10 +186,7 @@ def test_replicated_examples_are_not_those_of_the_device():
     def pair(query, value):
         return _attend(query, value[: query.shape[0]])
 
-    mesh = _mesh(data=4, model=2)
-    spread = jax.shard_map(
-        pair, mesh=mesh, in_specs=(EXAMPLES, P()), out_specs=EXAMPLES
-    )
+    spread = _spread(pair, EXAMPLES, P(), data=4, model=2)
     losses = functools.partial(_losses, x=X, y=Y, attend=spread)
     assert jacobian(losses, _params()).method == "linearize"
     assert_products(losses, _params(), definition="row")
@@ -207,14 +214,7 @@ def _checkpointed_layers(params, x, y):
 @CHECKED
 @pytest.mark.parametrize("losses", [_losses, _tied, _layers, _checkpointed_layers])
 def test_whole_model_on_each_device(losses, check_vma):
-    mesh = _mesh(data=4)
-    spread = jax.shard_map(
-        losses,
-        mesh=mesh,
-        in_specs=(P(), EXAMPLES, EXAMPLES),
-        out_specs=EXAMPLES,
-        check_vma=check_vma,
-    )
+    spread = _spread(losses, P(), EXAMPLES, EXAMPLES, check_vma=check_vma)
     _assert_products(lambda p: spread(p, X, Y), lambda p: losses(p, X, Y))
 
 
@@ -223,13 +223,7 @@ def test_norms_of_a_model_on_each_device_do_not_run_it_for_each_row(check_vma):
     def cost(losses):
         return flops(lambda p: ltjax.linearize(losses, p)[1].norms(), _params())
 
-    spread = jax.shard_map(
-        _losses,
-        mesh=_mesh(data=2),
-        in_specs=(P(), EXAMPLES, EXAMPLES),
-        out_specs=EXAMPLES,
-        check_vma=check_vma,
-    )
+    spread = _spread(_losses, P(), EXAMPLES, EXAMPLES, check_vma=check_vma, data=2)
     assert cost(lambda p: spread(p, X, Y)) < 2 * cost(_plain)
 
 
@@ -241,30 +235,28 @@ MADE_OF_PARAMETERS = {
     "scan": lambda w: lax.scan(lambda c, _: (jnp.sin(c), None), w, None, 2)[0],
     "cond": lambda w: lax.cond(w.sum() > 0, jnp.sin, jnp.cos, w),
     "map": lambda w: lax.map(jnp.sin, w),
-    "mean over devices": lambda w: lax.pmean(w, "data"),
+}
+MEANS_OVER_DEVICES = {  # of what is the same on all of them
+    "mean": lambda w: lax.pmean(w, "data"),
     "checkpointed mean": lambda w: jax.checkpoint(lambda v: lax.pmean(v, "data"))(w),
 }
 
 
 @CHECKED
-@pytest.mark.parametrize("name", MADE_OF_PARAMETERS)
+@pytest.mark.parametrize("name", [*MADE_OF_PARAMETERS, *MEANS_OVER_DEVICES])
 def test_what_is_made_of_parameters_on_each_device(name, check_vma):
-    spread = jax.shard_map(
-        lambda w, x: jnp.square(jnp.tanh(x @ MADE_OF_PARAMETERS[name](w))).sum(1),
-        mesh=_mesh(data=4),
-        in_specs=(P(), EXAMPLES),
-        out_specs=EXAMPLES,
-        check_vma=check_vma,
+    def layer(w, x, make):
+        return jnp.square(jnp.tanh(x @ make(w))).sum(1)
+
+    on_device = (MADE_OF_PARAMETERS | MEANS_OVER_DEVICES)[name]
+    together = MADE_OF_PARAMETERS.get(name, lambda w: w)
+    spread = _spread(
+        functools.partial(layer, make=on_device), P(), EXAMPLES, check_vma=check_vma
     )
-    made = MADE_OF_PARAMETERS[name.replace("mean over devices", "product")]
-    if "mean" in name:
-        made = lambda w: w  # noqa: E731
-
-    def together(params):
-        return jnp.square(jnp.tanh(X[:, 0] @ made(params["query"]))).sum(1)
-
-    losses = lambda params: spread(params["query"], X[:, 0])  # noqa: E731
-    _assert_products(losses, together)
+    _assert_products(
+        lambda p: spread(p["query"], X[:, 0]),
+        lambda p: layer(p["query"], X[:, 0], together),
+    )
 
 
 @CHECKED
@@ -280,13 +272,7 @@ def test_parameters_gathered_from_the_devices(in_a_loop, check_vma):
         h = lax.scan(layer, h, w)[0] if in_a_loop else layer(h, w[0])[0]
         return jnp.square(h).sum(1)
 
-    spread = jax.shard_map(
-        loop,
-        mesh=_mesh(data=4),
-        in_specs=(P(None, None, "data"), EXAMPLES),
-        out_specs=EXAMPLES,
-        check_vma=check_vma,
-    )
+    spread = _spread(loop, P(None, None, "data"), EXAMPLES, check_vma=check_vma)
     params = {"layers": array(3, 2, 1, 8)}
 
     def together(params):
@@ -342,9 +328,7 @@ def test_batch_statistics_in_a_shard_map_couple_examples(statistics):
         mean = h.mean(0, keepdims=True)
         return h - (mean if statistics == "of a device" else lax.pmean(mean, "data"))
 
-    spread = jax.shard_map(
-        centred, mesh=_mesh(data=4), in_specs=EXAMPLES, out_specs=EXAMPLES
-    )
+    spread = _spread(centred, EXAMPLES)
 
     def losses(params):
         h = jnp.tanh(spread(X[:, 0] @ params["query"]))
@@ -374,13 +358,7 @@ def test_exchange_around_linearize(of, check_vma):
         _, jac = ltjax.linearize(lambda w: losses(w, x), w)
         return jac.jvp(w), jac.norms(definition="row")
 
-    spread = jax.shard_map(
-        products,
-        mesh=_mesh(data=4),
-        in_specs=(P(), EXAMPLES),
-        out_specs=EXAMPLES,
-        check_vma=check_vma,
-    )
+    spread = _spread(products, P(), EXAMPLES, check_vma=check_vma)
     w = array(0, WIDTH, 4)
     if of != "data":
         with pytest.raises(ValueError, match="an example has no row"):
@@ -409,13 +387,7 @@ def test_single_examples_in_a_shard_map(exchange, check_vma):
         assert jac.method == "linearize"
         return jac.norms()
 
-    spread = jax.shard_map(
-        norms,
-        mesh=_mesh(data=4),
-        in_specs=(P(), EXAMPLES),
-        out_specs=EXAMPLES,
-        check_vma=check_vma,
-    )
+    spread = _spread(norms, P(), EXAMPLES, check_vma=check_vma)
     w = array(0, WIDTH, 4)
     if exchange:
         with pytest.raises(ValueError, match="an example has no row"):
@@ -432,12 +404,8 @@ def test_parameters_in_parts_on_the_devices():
     def layer(w, x, out):
         return lax.psum(jnp.tanh(x @ w) @ out, "model")
 
-    spread = jax.shard_map(
-        layer,
-        mesh=_mesh(data=4, model=2),
-        in_specs=(P(None, "model"), EXAMPLES, P("model")),
-        out_specs=EXAMPLES,
-    )
+    specs = P(None, "model"), EXAMPLES, P("model")
+    spread = _spread(layer, *specs, data=4, model=2)
 
     def losses(params):
         return jnp.square(spread(params["query"], X[:, 0], params["out"]) - Y)
