@@ -4,7 +4,8 @@
 
 In processor time, which other processes disturb less than wall time. Methods take
 turns, and nothing is cached between two measurements. Printed are medians over the
-rounds.
+rounds. Two steps without a method, whose weights are products with the Jacobian
+themselves, tell what the rest of a method adds.
 """
 
 import argparse
@@ -13,17 +14,30 @@ import time
 import jax
 import numpy as np
 
+import ltjax
 from benchmarks.models import SPECS, Spec, make_batch
-from benchmarks.steps import METHODS, make_step
+from benchmarks.steps import METHODS, Step, make_step, plain_step
+from experiments.methods.losses import cross_entropy
 from experiments.models import xla
 
-STEPS = ("sgd", "gradtail-dots", "gradtail-cosine", "gradtail-default", "gdw")
+PRODUCTS = {
+    "products with a direction": lambda jac, params: jac.jvp(params),
+    "norms": lambda jac, params: jac.norms(),
+}
+STEPS = (
+    "sgd",
+    *PRODUCTS,
+    "gradtail-dots",
+    "gradtail-cosine",
+    "gradtail-default",
+    "gdw",
+)
 
 
 def measure(spec: Spec, names: tuple[str, ...], rounds: int) -> dict[str, np.ndarray]:
     """Seconds of tracing and of compiling, ``[rounds, 2]`` for each method."""
     batch = make_batch(spec, spec.batch_size, seed=0)
-    steps = {name: make_step(name, spec) for name in names}
+    steps = {name: _step(name, spec) for name in names}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -34,6 +48,21 @@ def measure(spec: Spec, names: tuple[str, ...], rounds: int) -> dict[str, np.nda
             lowered.compile()
             found[name].append((traced - start, time.process_time() - traced))
     return {name: np.array(seconds) for name, seconds in found.items()}
+
+
+def _step(name: str, spec: Spec) -> Step:
+    if name not in PRODUCTS:
+        return make_step(name, spec)
+
+    def gradient_of(apply, state, batch):
+        def losses_fn(params):
+            outputs, rest = apply(params, state.rest, batch.inputs, train=True)
+            return cross_entropy(outputs.logits, batch.targets), rest
+
+        losses, jac, rest = ltjax.linearize(losses_fn, state.params, has_aux=True)
+        return jac.vjp(PRODUCTS[name](jac, state.params) / losses.size), rest
+
+    return plain_step(spec, gradient_of)
 
 
 def main() -> None:
@@ -48,7 +77,7 @@ def main() -> None:
         for name, seconds in found.items():
             tracing, compiling = np.median(seconds, 0)
             ratio = np.median(seconds.sum(1) / base)
-            label = METHODS[name].label
+            label = name if name in PRODUCTS else METHODS[name].label
             print(f"  {label:36} {tracing:10.2f} {compiling:13.2f} {ratio:6.2f}")
 
 
